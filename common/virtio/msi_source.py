@@ -1,8 +1,8 @@
 """MSIs of one device: numbered per event, sent again until the ITS says that the guest took them.
 
 An interrupt of which the write to GITS_TRANSLATER was lost (the ITS restarted, the event was not mapped yet) must not
-be lost for good. So each event has a number that only grows; the device keeps the highest raised and the highest
-confirmed, and repeats the highest while they differ. Repeats are harmless: whoever has seen the number confirms it.
+be lost for good. So each event has a number that only grows; the device keeps the highest raised and repeats it
+until the highest confirmed reaches it. Repeats are harmless: whoever has seen the number confirms it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ RESEND_AFTER: Final = 0.1
 class MsiSource:
     """The MSI side of device ``device`` (DeviceID) of ``guest``; ``send`` takes Msi messages for the ITS."""
 
-    __slots__ = ("_confirmed", "_raised", "_sent_at", "device", "guest", "raised", "resent", "send")
+    __slots__ = ("_raised", "_sent_at", "device", "guest", "raised", "resent", "send")
 
     def __init__(self, guest: str, device: int, send: Callable[[Message], None]) -> None:
         self.guest: Final = guest
         self.device: Final = device
         self.send = send
         self._raised: dict[int, int] = {}
-        self._confirmed: dict[int, int] = {}
         self._sent_at: dict[int, float] = {}
         self.raised = 0
         self.resent = 0
@@ -47,8 +46,6 @@ class MsiSource:
 
     def done(self, event: int, number: int) -> None:
         """The guest took an LPI that covers ``event`` up to ``number``."""
-        if number > self._confirmed.get(event, 0):
-            self._confirmed[event] = number
         if number >= self._raised.get(event, 0):
             self._sent_at.pop(event, None)
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from common.errors import MemoryFaultError, RingError
+from common.errors import LocalError, MemoryFaultError, RingError
 from common.memory import ACCESS_RO, ACCESS_WO, MemoryKey
 from common.virtio.features import DESC_F_WRITE
 from common.virtio.policy import DEFAULT_POLICY, PortPolicy
@@ -33,8 +33,8 @@ class RemoteQueue:
     """
 
     __slots__ = (
-        "_answers", "_batch", "_batch_first", "_in_hand", "again", "areas", "broken", "confirmed_idx", "features",
-        "index", "irq_number", "key", "live", "next_idx", "policy", "send", "size", "used_idx",
+        "_answers", "_batch", "_batch_first", "_in_hand", "_unseen", "again", "areas", "broken", "confirmed_idx",
+        "features", "index", "irq_number", "key", "live", "next_idx", "policy", "send", "size", "used_idx",
     )  # fmt: skip
 
     def __init__(self, index: int, send: Callable[[Message], None]) -> None:
@@ -59,7 +59,10 @@ class RemoteQueue:
         self.irq_number = 0
         #: heads that came marked ``again``: an earlier incarnation of this device may have processed them
         self.again: set[int] = set()
-        self._in_hand: set[int] = set()
+        #: head → u16 avail index of each chain received and not answered
+        self._in_hand: dict[int, int] = {}
+        #: the port holds chains from before next_idx that this incarnation has never received
+        self._unseen = False
         self._answers: deque[tuple[int, bytes]] = deque()
         self._batch: list[tuple[int, bytes]] = []
         self._batch_first = 0
@@ -72,11 +75,18 @@ class RemoteQueue:
     # --- the queue object ---------------------------------------------------------------------------------------------
 
     def create(self, key: MemoryKey, *, refetch: bool = False) -> None:
-        """Have the port make the queue object under ``key`` at ``next_idx``/``used_idx``, or attach to it."""
+        """Have the port make the queue object under ``key`` at ``next_idx``/``used_idx``, or attach to it.
+
+        What :meth:`complete` collected goes out first: its bytes belong to the object that stands, and the new one
+        begins behind it. ``refetch`` asks for what an earlier incarnation had been given; it is implied while
+        :meth:`on_resync` knows of such chains.
+        """
+        self.flush()
         self.key = key
         self.live = True
         self.broken = False
-        policy = self.policy | PortPolicy.REFETCH if refetch else self.policy
+        policy = self.policy | PortPolicy.REFETCH if refetch or self._unseen else self.policy
+        self._unseen = False  # if this is lost with the connection, the next Resync tells again
         desc, driver, device = self.areas
         self.send(
             Create(
@@ -85,12 +95,31 @@ class RemoteQueue:
             )
         )  # fmt: skip
 
+    def tail(self) -> list[int]:
+        """Heads of the longest run of last entries that are all in hand, oldest first: what hand_back() may take."""
+        heads = {place: head for head, place in self._in_hand.items()}
+        run: list[int] = []
+        place = (self.next_idx - 1) & 0xFFFF
+        while place in heads:
+            run.append(heads.pop(place))
+            place = (place - 1) & 0xFFFF
+        return run[::-1]
+
     def hand_back(self, heads: list[int]) -> None:
         """The chains with these heads, the last ones received, count as never received: the next create() begins
-        with them. Only with the port suspended."""
-        self._in_hand.difference_update(heads)
+        with them. Only with the port suspended.
+
+        Raises LocalError unless they are exactly the last ``len(heads)`` avail entries, each still in hand: an entry
+        that was answered in between would be fetched and completed twice.
+        """
+        in_hand, start = self._in_hand, (self.next_idx - len(heads)) & 0xFFFF
+        places = {(in_hand[head] - start) & 0xFFFF for head in heads if head in in_hand}
+        if places != set(range(len(heads))):
+            raise LocalError(f"queue {self.index}: heads {heads} are not the last entries received and in hand")
+        for head in heads:
+            del in_hand[head]
         self.again.difference_update(heads)
-        self.next_idx = (self.next_idx - len(heads)) & 0xFFFF
+        self.next_idx = start
 
     def reset(self) -> None:
         """Forget everything but the place in the floor plan."""
@@ -106,31 +135,65 @@ class RemoteQueue:
         assert self.key is not None
         if message.generation != self.key.generation:
             raise self._fail("avail.generation", message.generation, self.key.generation, "stale memory key")
-        if message.again:
-            self.again.update(chain[0] for chain in message.chains)
-        elif message.first_idx != self.next_idx:
-            raise self._fail("avail.first_idx", message.first_idx, self.next_idx, "frames lost or doubled")
-        else:
-            self.next_idx = (self.next_idx + len(message.chains)) & 0xFFFF
         self.confirm(message.used_idx)
-        in_hand = self._in_hand
+        chains, place, in_hand = message.chains, message.first_idx, self._in_hand
+        if message.again:
+            # a repeated refetch repeats what has arrived; an answer that is not confirmed is not in the ring yet, so
+            # its head cannot have been made available anew
+            known = in_hand.keys() | {answer[0] for answer in self._answers}
+            fresh = [(chain, (place + i) & 0xFFFF) for i, chain in enumerate(chains) if chain[0] not in known]
+            for chain, at in fresh:
+                self._take(chain, at)
+                self.again.add(chain[0])
+            chains = [chain for chain, _ in fresh]
+        else:
+            if place != self.next_idx:
+                raise self._fail("avail.first_idx", place, self.next_idx, "frames lost or doubled")
+            for chain in chains:
+                self._take(chain, place)
+                place = (place + 1) & 0xFFFF
+            self.next_idx = place
+        flying = len(in_hand) + len(self._answers)
+        if flying > self.size:
+            raise self._fail("avail.chains", flying, self.size, "more chains in flight than the queue has entries")
+        return chains
+
+    def _take(self, chain: Chain, place: int) -> None:
+        """Check one chain (§2.7.4.2, §2.7.5) and take it in hand; nobody behind this needs to look again."""
+        head, data, segments = chain
+        if head in self._in_hand or not 0 <= head < self.size:
+            raise self._fail("head", head, self.size - 1, "already in hand or out of range")
+        if not 0 < len(segments) <= self.size:
+            raise self._fail("chain", len(segments), self.size, "descriptors of one chain")
+        assert self.key is not None
         translate = self.key.translate
+        readable = 0
+        writable = False
         try:
-            for head, _, segments in message.chains:
-                if head in in_hand or not 0 <= head < self.size:
-                    raise self._fail("head", head, self.size - 1, "already in hand or out of range")
-                in_hand.add(head)
-                for addr, length, flags in segments:
-                    translate(addr, length, ACCESS_WO if flags & DESC_F_WRITE else ACCESS_RO)
+            for addr, length, flags in segments:
+                if length < 0:
+                    raise self._fail("chain", length, 0, "length of a descriptor")
+                if flags & DESC_F_WRITE:
+                    writable = True
+                    translate(addr, length, ACCESS_WO)
+                elif writable:
+                    raise self._fail("flags", flags, None, "readable descriptor after a writable one")
+                else:
+                    readable += length
+                    translate(addr, length, ACCESS_RO)
         except MemoryFaultError:
             self.broken = True
             raise
-        return message.chains
+        if readable != len(data):
+            raise self._fail("chain", len(data), readable, "bytes of the device-readable part")
+        self._in_hand[head] = place
 
     def confirm(self, used_idx: int) -> None:
         """The port's used index stands at ``used_idx``: answers before it need not be kept."""
+        if used_idx == self.confirmed_idx:
+            return
         count = (used_idx - self.confirmed_idx) & 0xFFFF
-        if count > len(self._answers):
+        if not 0 <= used_idx <= 0xFFFF or count > len(self._answers):
             raise self._fail("avail.used_idx", used_idx, self.used_idx, "beyond what was answered")
         for _ in range(count):
             self._answers.popleft()
@@ -140,14 +203,22 @@ class RemoteQueue:
         """The port says where it stands after a reconnect.
 
         A ``fresh`` device takes the port's indices over and will be given what is in flight; one that kept its state
-        repeats the answers that the port has not seen.
+        repeats the answers that the port has not seen. Raises RingError for a place where the port cannot be.
         """
+        if not (0 <= message.avail_idx <= 0xFFFF and 0 <= message.used_idx <= 0xFFFF):
+            raise self._fail("resync.index", (message.avail_idx, message.used_idx), 0xFFFF, "not a u16")
         self.irq_number = max(self.irq_number, message.irq_number)
         if fresh:
             self.next_idx = message.avail_idx
             self.used_idx = self.confirmed_idx = message.used_idx
+            self._unseen = message.in_flight > 0
             return
         self.confirm(message.used_idx)
+        ahead = (message.avail_idx - self.next_idx) & 0xFFFF
+        if self.live and ahead > self.size:
+            raise self._fail("resync.avail_idx", message.avail_idx, self.next_idx, "not where the port can be")
+        # a refetch that the last connection lost on its way: this device's own share is what is in hand or answered
+        self._unseen = message.in_flight > ahead + len(self._in_hand) + len(self._answers)
         # what waits in the batch is the tail of the kept answers: one frame says all
         self._batch = list(self._answers)
         self._batch_first = self.confirmed_idx
@@ -155,8 +226,12 @@ class RemoteQueue:
     # --- to the port --------------------------------------------------------------------------------------------------
 
     def complete(self, head: int, written: bytes) -> None:
-        """Answer the chain at ``head`` with the bytes for its device-writable part; goes out at :meth:`flush`."""
-        self._in_hand.discard(head)
+        """Answer the chain at ``head`` with the bytes for its device-writable part; goes out at :meth:`flush`.
+
+        Raises LocalError for a head that is not in hand.
+        """
+        if self._in_hand.pop(head, None) is None:
+            raise LocalError(f"queue {self.index}: head {head} is not in hand")
         self.again.discard(head)
         if not self._batch:
             self._batch_first = self.used_idx

@@ -26,8 +26,6 @@ Segment = tuple[int, int, int]
 Popped = tuple[int, list[Segment], int]
 """``(head, segments, readable)``: the first ``readable`` segments are device-readable, the others writable."""
 
-_KNOWN_FLAGS: Final = DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT
-
 
 class SplitDevice:
     """What a device does with a split virtqueue: ``world.new(SplitDevice, world, memory, layout)``.
@@ -220,6 +218,8 @@ class SplitDevice:
         if self._wmb is not None:
             self._wmb()
         self.used_idx = idx = (idx + 1) & 0xFFFF
+        if idx == self.signalled:
+            self.signalled_valid = False  # 2^16 elements since: the distance to it says nothing any more
         self._used[1] = idx
 
     def push_batch(self, elems: Sequence[tuple[int, int]]) -> None:
@@ -234,7 +234,10 @@ class SplitDevice:
             idx += 1
         if self._wmb is not None:
             self._wmb()
-        self.used_idx = idx = idx & 0xFFFF
+        idx &= 0xFFFF
+        if (idx - self.signalled) & 0xFFFF < len(elems):
+            self.signalled_valid = False
+        self.used_idx = idx
         self._used[1] = idx
 
     def need_interrupt(self) -> bool:

@@ -8,6 +8,7 @@ further completions compares equal although a reply waits in the ring (ABA). :me
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from common.errors import LocalError, RingError, RingFullError
@@ -28,9 +29,10 @@ Buffer = Sequence[tuple[int, int]]
 class SplitDriver:
     """What a Linux driver uses of a split virtqueue: make one with ``world.new(SplitDriver, world, memory, layout)``.
 
-    ``start`` is the index (u16) at which all indices begin; the device half must start at the same. ``indirect``
-    is the guest address of ``size * indirect_max`` descriptors (16 bytes each) for indirect tables, one table a
-    head; without it no chain is ever indirect. Not thread-safe: callers serialise, as Linux's do with their lock.
+    ``start`` is the index (u16) at which all indices begin, in memory too; the device half must start at the same.
+    ``indirect`` is the guest address of ``size * indirect_max`` descriptors (16 bytes each) for indirect tables, one
+    table a head; without it no chain is ever indirect. No table is longer than the queue (§2.7.5.3.1). Not thread-safe:
+    callers serialise, as Linux's do with their lock.
     """
 
     __slots__ = (
@@ -81,7 +83,13 @@ class SplitDriver:
         self._rmb: Final = world.rmb
         self._mb: Final = world.mb
         self._indirect = indirect
-        self._indirect_max = indirect_max
+        self._indirect_max = min(indirect_max, size)
+        # the areas begin as a device expects them, whatever an earlier queue left in this memory (§2.7.6, §2.7.8)
+        begin = start & 0xFFFF
+        for area in (views.avail, views.used):
+            area[0] = 0
+            area[1] = begin
+        views.avail[2 + size] = views.avail_event[0] = begin
         #: the caller's token of the buffer whose chain starts at this head, None where no chain does
         self.tokens = world.array(size)
         #: descriptors in the table that the chain at this head takes
@@ -93,13 +101,13 @@ class SplitDriver:
         self.free_head = 0
         self.num_free = size
         #: u16, what avail->idx holds
-        self.avail_idx = start & 0xFFFF
+        self.avail_idx = begin
         #: buffers added since the last kick_prepare()
         self.num_added = 0
         #: u16, the next used element to take
-        self.last_used_idx = start & 0xFFFF
+        self.last_used_idx = begin
         #: full count of used elements taken; its low 16 bits are last_used_idx
-        self.consumed = start & 0xFFFF
+        self.consumed = begin
         #: what avail->flags holds
         self.avail_flags = 0
         self.broken = False
@@ -202,27 +210,28 @@ class SplitDriver:
         avail, tokens, chain_len, wrap = self._avail, self.tokens, self.chain_len, self.size - 1
         idx = first = self.avail_idx
         free, i = self.num_free, self.free_head
-        for a, n, token in buffers:
-            if not free:
-                break
-            free -= 1
-            addr[2 * i] = a
-            length[4 * i + 2] = n
-            half[8 * i + 6] = flags
-            tokens[i] = token
-            chain_len[i] = 1
-            avail[2 + (idx & wrap)] = i
-            idx += 1
-            i = following[i]
-        self.free_head = i
-        self.num_free = free
-        added = idx - first
-        if added:
-            if self._wmb is not None:
-                self._wmb()
-            self.avail_idx = idx = idx & 0xFFFF
-            avail[1] = idx
-            self.num_added += added
+        try:
+            for a, n, token in islice(buffers, free):
+                if token is None:
+                    raise LocalError("add_batch: a buffer needs a token")
+                addr[2 * i] = a
+                length[4 * i + 2] = n
+                half[8 * i + 6] = flags
+                tokens[i] = token
+                chain_len[i] = 1
+                avail[2 + (idx & wrap)] = i
+                idx += 1
+                i = following[i]
+        finally:  # what came before a buffer that raises is added, as it would be one by one
+            self.free_head = i
+            added = idx - first
+            self.num_free = free - added
+            if added:
+                if self._wmb is not None:
+                    self._wmb()
+                self.avail_idx = idx = idx & 0xFFFF
+                avail[1] = idx
+                self.num_added += added
         return added
 
     def kick_prepare(self) -> bool:
@@ -230,11 +239,11 @@ class SplitDriver:
         # the index must be visible before the suppression is looked at, or both sides go to sleep
         if self._mb is not None:
             self._mb()
-        new = self.avail_idx
-        old = new - self.num_added
+        new, added = self.avail_idx, self.num_added
         self.num_added = 0
         if self.event_idx:
-            return need_event(self._avail_event[0], new, old)
+            # 2^16 buffers without a look pass every event index there is
+            return added > 0xFFFF or need_event(self._avail_event[0], new, new - added)
         return not self._used[0] & USED_F_NO_NOTIFY
 
     # --- taking used buffers (§2.7.14) -------------------------------------------------------------------------------
@@ -267,7 +276,10 @@ class SplitDriver:
         return token, length
 
     def get_bufs(self, limit: int) -> list[tuple[Any, int]]:
-        """Up to ``limit`` used buffers in used order: :meth:`get_buf` in a batch, one event-index store for all."""
+        """Up to ``limit`` used buffers in used order: :meth:`get_buf` in a batch, one event-index store for all.
+
+        Buffers before an element that lies are returned; that element raises on the next call.
+        """
         if self.broken:
             raise RingError("broken")
         last = self.last_used_idx
@@ -281,11 +293,18 @@ class SplitDriver:
             self._rmb()
         ring, wrap, detach = self._used_ring, self.size - 1, self._detach
         count = min(pending, limit)
-        taken = []
-        for i in range(last, last + count):
-            slot = 2 * (i & wrap)
-            length = ring[slot + 1]
-            taken.append((detach(ring[slot]), length))
+        taken: list[tuple[Any, int]] = []
+        try:
+            for i in range(last, last + count):
+                slot = 2 * (i & wrap)
+                length = ring[slot + 1]
+                taken.append((detach(ring[slot]), length))
+        except RingError:
+            if not taken:
+                raise
+            # the next call meets the same element again and raises
+            self.broken = False
+            count = len(taken)
         self.last_used_idx = last = (last + count) & 0xFFFF
         self.consumed += count
         if self.event_idx and not self.avail_flags & AVAIL_F_NO_INTERRUPT:

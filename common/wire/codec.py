@@ -28,6 +28,6 @@ def decode(body: bytes) -> Message:
     """The message in ``body``. Raises FrameError for anything that is not exactly one known, well-typed message."""
     try:
         message: Message = _decoder.decode(body)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # every msgspec error is a ValueError, bad UTF-8 in a tag too
         raise FrameError("frame.body", body[:16].hex(), None, str(error)) from None
     return message

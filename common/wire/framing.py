@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from common.errors import FrameError
 from common.wire.limits import MAX_FRAME, PREFIX
 
@@ -17,7 +15,7 @@ class Splitter:
     __slots__ = ("_buffer", "limit")
 
     def __init__(self, limit: int = MAX_FRAME) -> None:
-        self.limit: Final = limit
+        self.limit = limit  # may be raised between two feeds: a peer that has said hello gets more
         self._buffer = b""
 
     @property

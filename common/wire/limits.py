@@ -14,3 +14,9 @@ MAX_BACKLOG: Final = 8 * 1024 * 1024
 HELLO_TIMEOUT: Final = 5.0
 #: Largest bytes payload of one DMA frame.
 MAX_DMA: Final = 64 * 1024
+#: Largest body of a client's first frame: a peer that has not said who it is gets no more.
+MAX_HELLO: Final = 4 * 1024
+#: Connections of a server that have not said hello yet; a further one is refused.
+MAX_UNAUTHENTICATED: Final = 64
+#: Most characters of a guest's name.
+MAX_GUEST_NAME: Final = 32

@@ -1,0 +1,406 @@
+"""A virtio device over the mesh: status, feature negotiation, queues and interrupts, as every device type needs them.
+
+The driver's side configures it by calls that carry vDPA's names (Linux ``struct vdpa_config_ops``); :data:`OPS` says
+what arguments each takes and in which phase of virtio 1.3 §3.1.1 it is legal. A device type derives from
+:class:`VirtioDevice` and fills in the hooks at the end.
+"""
+
+from __future__ import annotations
+
+import errno
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntFlag
+from itertools import pairwise
+from typing import Any, Final
+
+import msgspec
+
+from common.errors import RemoteError
+from common.memory import MemoryKey
+from common.virtio.features import MAX_QUEUE_SIZE, Feature, Status
+from common.virtio.msi_source import MsiSource
+from common.virtio.remote_queue import RemoteQueue
+from common.wire.messages import Avail, Broken, Call, Chain, Destroy, Irq, Message, Notice, Resync, Return, Saved
+
+
+class Phase(IntFlag):
+    """Where the driver is in the initialisation of virtio 1.3 §3.1.1."""
+
+    RESET = 1
+    FEATURES = 2
+    """ACKNOWLEDGE and DRIVER set, FEATURES_OK not yet"""
+    SETUP = 4
+    """FEATURES_OK set, DRIVER_OK not yet"""
+    RUNNING = 8
+    ANY = 15
+
+
+@dataclass(slots=True, frozen=True)
+class Op:
+    """One operation: types of its arguments, phases in which it is legal."""
+
+    args: Any
+    phases: Phase
+
+
+OPS: Final[dict[str, Op]] = {
+    "get_device_id": Op(tuple[()], Phase.ANY),
+    "get_device_features": Op(tuple[()], Phase.ANY),
+    "set_driver_features": Op(tuple[int], Phase.FEATURES),
+    "get_status": Op(tuple[()], Phase.ANY),
+    "set_status": Op(tuple[int], Phase.ANY),
+    "get_config": Op(tuple[int, int], Phase.ANY),
+    "get_vq_num_max": Op(tuple[int], Phase.ANY),
+    "set_vq_num": Op(tuple[int, int], Phase.SETUP),
+    "set_vq_address": Op(tuple[int, int, int, int], Phase.SETUP),
+    "set_vq_cb": Op(tuple[int, int], Phase.SETUP | Phase.RUNNING),
+    "set_vq_state": Op(tuple[int, int], Phase.SETUP),
+    "get_vq_state": Op(tuple[int], Phase.ANY),
+    "set_vq_ready": Op(tuple[int, bool], Phase.SETUP),
+}
+
+
+class Refusal(Exception):  # noqa: N818  (an answer, not an error of ours)
+    """A call is answered with ``errno`` and a sentence."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class DeviceStats:
+    """What every device counts."""
+
+    calls: int = 0
+    calls_refused: int = 0
+    chains: int = 0
+    used: int = 0
+    rings_broken: int = 0
+    resets: int = 0
+    resyncs: int = 0
+    refetched: int = 0
+
+
+class VirtioDevice(ABC):
+    """One device of one guest.
+
+    ``send`` takes messages for the guest's link; ``clock`` gives monotonic seconds; ``offered`` is the u64 of
+    features, ``queue_sizes`` the largest size of each queue, in entries; ``observe(queue, seconds)`` hears how long the
+    oldest work of a batch waited before it was taken; ``log(event, **context)`` writes one line.
+    """
+
+    device_id: int = 0
+    #: more calls than :data:`OPS`, by device type
+    more_ops: dict[str, Op] = {}  # noqa: RUF012  (a constant table)
+
+    def __init__(
+        self,
+        *,
+        send: Callable[[Message], None],
+        msi: MsiSource,
+        clock: Callable[[], float],
+        offered: int,
+        queue_sizes: list[int],
+        log: Callable[..., None],
+        observe: Callable[[int, float], None] = lambda _queue, _seconds: None,
+    ) -> None:
+        self.send = send
+        self.msi = msi
+        self.clock = clock
+        self.offered: Final = offered
+        self.queue_sizes: Final = queue_sizes
+        self.log = log
+        self.observe = observe
+        self.status = 0
+        self.features = 0
+        self.config = bytearray()
+        self.stats = DeviceStats()
+        self.queues: Final = [RemoteQueue(i, self._send) for i in range(len(queue_sizes))]
+        self.vectors: list[int | None] = [None] * len(queue_sizes)
+        self.ready: list[bool] = [False] * len(queue_sizes)
+        #: queues that a port still holds from an earlier incarnation: they are attached to with REFETCH
+        self.resumed: set[int] = set()
+        self._table: Final = OPS | self.more_ops
+
+    def _send(self, message: Message) -> None:
+        self.send(message)
+
+    @property
+    def phase(self) -> Phase:
+        if self.status & Status.DRIVER_OK:
+            return Phase.RUNNING
+        if self.status & Status.FEATURES_OK:
+            return Phase.SETUP
+        if self.status & Status.DRIVER:
+            return Phase.FEATURES
+        return Phase.RESET
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    def frame(self, message: Message) -> None:
+        """One message from the guest. What breaks a queue is answered and counted, never raised."""
+        kind = type(message)
+        if kind is Avail:
+            self._avail(message)  # type: ignore[arg-type]
+        elif kind is Irq:
+            assert isinstance(message, Irq)
+            queue = self._queue(message.queue)
+            queue.irq_number = max(queue.irq_number, message.number)
+            vector = self.vectors[message.queue]
+            if vector is not None:
+                self.msi.raise_(vector, message.number, self.clock())
+        elif kind is Saved:
+            assert isinstance(message, Saved)
+            self._queue(message.queue)
+            self.on_saved(message)
+        elif kind is Call:
+            assert isinstance(message, Call)
+            self.send(self.answer(message))
+        elif kind is Resync:
+            assert isinstance(message, Resync)
+            self._resync(message)
+        elif kind is Broken:
+            assert isinstance(message, Broken)
+            queue = self._queue(message.queue)
+            if not queue.broken:  # a port repeats it after a reconnect
+                queue.broken = True
+                self._broke(message.queue, message.field, message.reason)
+
+    def batch_end(self) -> None:
+        """All messages that arrived together have been handled: send the answers they led to."""
+        for queue in self.queues:
+            queue.flush()
+
+    def _queue(self, index: int) -> RemoteQueue:
+        if not 0 <= index < len(self.queues):
+            raise RemoteError("queue", index, len(self.queues) - 1)
+        return self.queues[index]
+
+    def _avail(self, message: Avail) -> None:
+        queue = self._queue(message.queue)
+        try:
+            chains = queue.on_avail(message)
+        except RemoteError as error:
+            self._refuse(queue, error)
+            return
+        self.stats.chains += len(chains)
+        if message.again:
+            self.stats.refetched += len(chains)
+        if chains:
+            self.on_chains(message.queue, chains)
+
+    def _refuse(self, queue: RemoteQueue, error: RemoteError) -> None:
+        """The guest's side broke ``queue``: say so, and go on with the others."""
+        queue.broken = True
+        self.send(Broken(queue.index, error.field, str(error)))
+        self._broke(queue.index, error.field, str(error))
+
+    def _broke(self, queue: int, field: str, reason: str) -> None:
+        self.stats.rings_broken += 1
+        self.log("ring_broken", queue=queue, field=field, reason=reason)
+        if not self.status & Status.DEVICE_NEEDS_RESET:
+            self.status |= Status.DEVICE_NEEDS_RESET
+            self.send(Notice("needs_reset", f"queue {queue}: {reason}"))
+
+    def _resync(self, message: Resync) -> None:
+        queue = self._queue(message.queue)
+        self.stats.resyncs += 1
+        if queue.broken:  # the connection took the news with it
+            self.send(Broken(queue.index, "broken", "the queue broke before the connection was lost"))
+            return
+        fresh = self.phase != Phase.RUNNING
+        try:
+            queue.on_resync(message, fresh=fresh)
+        except RemoteError as error:
+            self._refuse(queue, error)
+            return
+        if fresh:
+            self.resumed.add(message.queue)
+        vector = self.vectors[message.queue]
+        if vector is not None and message.irq_number:
+            self.msi.raise_(vector, message.irq_number, self.clock())
+        if not fresh:
+            self.on_resynced(message)
+
+    # --- calls --------------------------------------------------------------------------------------------------------
+
+    def answer(self, call: Call) -> Return:
+        """Carry out a call; a bad one is refused with an errno and a sentence."""
+        self.stats.calls += 1
+        try:
+            return Return(call.seq, 0, self._call(call.op, call.args))
+        except Refusal as refusal:
+            code, reason = refusal.code, refusal.reason
+        except RemoteError as error:
+            code, reason = errno.EINVAL, f"{call.op}: {error}"
+        self.stats.calls_refused += 1
+        self.log("call_refused", op=call.op, errno=code, reason=reason)
+        return Return(call.seq, code, reason)
+
+    def _call(self, name: str, args: list[Any]) -> Any:
+        op = self._table.get(name)
+        if op is None:
+            raise Refusal(errno.EOPNOTSUPP, f"{name[:40]}: no such operation")
+        try:
+            values = msgspec.convert(args, op.args)
+        except msgspec.ValidationError as error:
+            raise Refusal(errno.EINVAL, f"{name}: {error}") from None
+        if not self.phase & op.phases:
+            raise Refusal(errno.EBUSY, f"{name}: not legal in phase {self.phase.name}")
+        return getattr(self, f"op_{name}")(*values)
+
+    def _vq(self, index: int) -> RemoteQueue:
+        if not 0 <= index < len(self.queues):
+            raise Refusal(errno.EINVAL, f"queue {index}: there are {len(self.queues)}")
+        return self.queues[index]
+
+    def op_get_device_id(self) -> int:
+        return self.device_id
+
+    def op_get_device_features(self) -> int:
+        return self.offered
+
+    def op_set_driver_features(self, features: int) -> None:
+        """§2.2: a subset of what was offered, VERSION_1 included."""
+        if features & ~self.offered:
+            raise Refusal(errno.EINVAL, f"features {features:#x}: {features & ~self.offered:#x} were not offered")
+        if not features & Feature.VERSION_1.bit:
+            raise Refusal(errno.EINVAL, "features: VERSION_1 is required")
+        self.features = features
+
+    def op_get_status(self) -> int:
+        return self.status
+
+    def op_set_status(self, status: int) -> int:
+        """§2.1: bits are only added; 0 resets. Returns the status that stands afterwards."""
+        if status == 0:
+            self.reset()
+            return 0
+        known = int(Status.ACKNOWLEDGE | Status.DRIVER | Status.FEATURES_OK | Status.DRIVER_OK | Status.FAILED)
+        sticky = self.status & ~Status.DEVICE_NEEDS_RESET
+        if status & ~(known | Status.DEVICE_NEEDS_RESET) or sticky & ~status:
+            raise Refusal(errno.EINVAL, f"status {status:#x}: unknown bits, or bits taken back from {self.status:#x}")
+        order = (Status.ACKNOWLEDGE, Status.DRIVER, Status.FEATURES_OK, Status.DRIVER_OK)
+        for before, after in pairwise(order):
+            if status & after and not status & before:
+                raise Refusal(errno.EINVAL, f"status {status:#x}: {after.name} before {before.name}")
+        if status & Status.FEATURES_OK and not self.features & Feature.VERSION_1.bit:
+            # §3.1.1 step 6: FEATURES_OK does not stick, so nothing behind it does
+            status &= ~(Status.FEATURES_OK | Status.DRIVER_OK)
+        started = status & Status.DRIVER_OK and not self.status & Status.DRIVER_OK
+        self.status |= status & known  # DEVICE_NEEDS_RESET is the device's to set; a driver may write it back
+        if started:
+            self.start()
+        return self.status
+
+    def op_get_config(self, offset: int, length: int) -> bytes:
+        if offset < 0 or length < 0 or offset + length > len(self.config):
+            raise Refusal(errno.EINVAL, f"config {offset}+{length}: {len(self.config)} bytes")
+        return bytes(self.config[offset : offset + length])
+
+    def op_get_vq_num_max(self, index: int) -> int:
+        self._vq(index)
+        return self.queue_sizes[index]
+
+    def op_set_vq_num(self, index: int, size: int) -> None:
+        queue = self._vq(index)
+        if not 0 < size <= min(self.queue_sizes[index], MAX_QUEUE_SIZE) or size & (size - 1):
+            raise Refusal(errno.EINVAL, f"queue {index} size {size}: a power of two up to {self.queue_sizes[index]}")
+        queue.size = size
+
+    def op_set_vq_address(self, index: int, desc: int, driver: int, device: int) -> None:
+        queue = self._vq(index)
+        if min(desc, driver, device) < 0 or max(desc, driver, device) >= 1 << 64:
+            raise Refusal(errno.EINVAL, f"queue {index}: an address is not a u64")
+        if desc % 16 or driver % 2 or device % 4:
+            raise Refusal(errno.EINVAL, f"queue {index}: areas must be aligned to 16, 2 and 4 bytes (virtio 1.3 §2.7)")
+        queue.areas = (desc, driver, device)
+
+    def op_set_vq_cb(self, index: int, event: int) -> None:
+        self._vq(index)
+        if not 0 <= event < 1 << 16:
+            raise Refusal(errno.EINVAL, f"queue {index}: EventID {event} has more than 16 bits")
+        if any(other == event for i, other in enumerate(self.vectors) if i != index):
+            # interrupts are numbered per queue: a shared event would take one queue's for repeats of another's
+            raise Refusal(errno.EBUSY, f"queue {index}: EventID {event} belongs to another queue")
+        self.vectors[index] = event
+        number = self.queues[index].irq_number
+        if number:  # one that the port asked for before this incarnation knew the vector
+            self.msi.raise_(event, number, self.clock())
+
+    def op_set_vq_state(self, index: int, avail: int) -> None:
+        queue = self._vq(index)
+        if not 0 <= avail < 1 << 16:
+            raise Refusal(errno.EINVAL, f"queue {index}: avail index {avail} has more than 16 bits")
+        if index not in self.resumed:
+            queue.next_idx = queue.used_idx = queue.confirmed_idx = avail
+
+    def op_get_vq_state(self, index: int) -> int:
+        return self._vq(index).next_idx
+
+    def op_set_vq_ready(self, index: int, ready: bool) -> None:
+        queue = self._vq(index)
+        if ready and not queue.size:
+            raise Refusal(errno.EINVAL, f"queue {index}: ready without a size")
+        self.ready[index] = ready
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """DRIVER_OK: make the queue objects."""
+        key = self.key()
+        if key is None:
+            return
+        for queue in self.queues:
+            if self.ready[queue.index] and not queue.live and not queue.broken:
+                queue.features = self.features
+                queue.create(key, refetch=queue.index in self.resumed)
+        self.resumed.clear()
+        self.on_start()
+
+    def reset(self) -> None:
+        """§2.4: back to the beginning; a port that still holds a queue object drops it."""
+        self.stats.resets += 1
+        self.status = 0
+        self.features = 0
+        for queue in self.queues:
+            if queue.live:
+                self.send(Destroy(queue.index))
+            queue.reset()
+        self.vectors = [None] * len(self.queues)
+        self.ready = [False] * len(self.queues)
+        self.resumed.clear()
+        self.on_reset()
+
+    # --- hooks --------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def key(self) -> MemoryKey | None:
+        """The memory key for new queue objects; None where the device must wait for a map."""
+
+    def on_start(self) -> None:
+        """The queue objects were made."""
+
+    def tick(self, now: float) -> None:
+        """Time went on (monotonic seconds); called some hundred times a second."""
+
+    def on_reset(self) -> None:
+        """Device-specific state goes."""
+
+    @abstractmethod
+    def on_chains(self, queue: int, chains: list[Chain]) -> None:
+        """Chains arrived on ``queue``; answer them with ``self.queues[queue].complete(head, bytes)``."""
+
+    def on_saved(self, message: Saved) -> None:
+        """A port answered Suspend or Save."""
+
+    def on_resynced(self, message: Resync) -> None:
+        """A port of a device that kept its state is back: attach to its queue object again."""
+        queue = self.queues[message.queue]
+        if queue.live and queue.key is not None:
+            queue.create(queue.key)
+            queue.flush()

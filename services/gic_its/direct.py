@@ -1,0 +1,42 @@
+"""An ITS and its guest in one process, without links: for the lab, for tests of drivers, for benchmarks."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from common.errors import MemoryFaultError
+from common.world import Memory
+from services.gic_its.core import Its
+
+
+class DirectDma:
+    """DMA straight into guest memory."""
+
+    __slots__ = ("_memory",)
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory: Final = memory
+
+    async def read(self, addr: int, length: int) -> bytes:
+        return self._memory.read(addr, length)
+
+    def write(self, addr: int, data: bytes) -> None:
+        try:
+            self._memory.write(addr, data)
+        except MemoryFaultError:
+            return  # posted: nobody waits for an answer
+
+
+class DirectMmio:
+    """A guest's MMIO accesses straight into the ITS."""
+
+    __slots__ = ("_its",)
+
+    def __init__(self, its: Its) -> None:
+        self._its: Final = its
+
+    async def read(self, frame: str, offset: int, size: int) -> int:
+        return self._its.read(frame, offset, size)
+
+    async def write(self, frame: str, offset: int, size: int, value: int) -> None:
+        await self._its.mmio_write(frame, offset, size, value)

@@ -1,0 +1,53 @@
+"""What the ITS asks of guest memory."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from common.errors import LocalError, MemoryFaultError
+from services.gic_its.state import Control
+
+
+class Dma(Protocol):
+    """The ITS's way to guest memory. Addresses are guest physical, lengths in bytes."""
+
+    async def read(self, addr: int, length: int) -> bytes:
+        """Exactly ``length`` bytes. Raises MemoryFaultError where they are not in guest memory or the guest is gone.
+
+        Sees every write that was posted before it.
+        """
+        ...
+
+    def write(self, addr: int, data: bytes) -> None:
+        """A posted write; one that misses guest memory is dropped, as on a bus."""
+        ...
+
+
+class SupersededError(LocalError):
+    """The ITS was reset while a DMA read was under way: whoever awaited it must not touch the new state."""
+
+
+class GuardedDma:
+    """DMA of one ITS. A read that a reset overtakes raises SupersededError instead of giving its data, so no
+    half-done command goes on in a state that is no longer its own."""
+
+    __slots__ = ("_control", "_dma", "write")
+
+    def __init__(self, dma: Dma, control: Control) -> None:
+        self._dma: Final = dma
+        self._control: Final = control
+        self.write: Final = dma.write
+
+    async def read(self, addr: int, length: int) -> bytes:
+        generation = self._control.generation
+        try:
+            data = await self._dma.read(addr, length)
+        except MemoryFaultError:
+            self._check(generation)
+            raise
+        self._check(generation)
+        return data
+
+    def _check(self, generation: int) -> None:
+        if self._control.generation != generation:
+            raise SupersededError("the ITS was reset")

@@ -1,0 +1,187 @@
+"""One guest's ITS and the links that meet in it: MMIO, DMA and LPIs to the guest, MSIs from devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from common.errors import RemoteError
+from common.gic.registers import GITS_CWRITER
+from common.histogram import Histogram
+from common.runtime.clock import Clock
+from common.runtime.link import Link
+from common.wire.messages import DmaData, Eoi, Lpi, Message, MmioDone, MmioRead, MmioWrite, Msi, MsiDone
+from common.world import World
+from services.gic_its.commands import Limits
+from services.gic_its.core import Its
+from services.gic_its.profile import Profile
+from services.gic_its.remote_dma import RemoteDma
+
+#: MMIO writes of one guest that may be under way at a time (a vCPU has one).
+MAX_WRITES: Final = 512
+#: Events of one guest whose latency is being measured (unmapped ones linger; then all start over).
+MAX_ARRIVED: Final = 65536
+#: Refused MSIs of one guest whose reason is being looked up at a time; further ones are dropped and counted.
+MAX_LATE: Final = 1024
+#: Events of one guest whose refusal was logged; further ones are only counted.
+MAX_LOGGED: Final = 256
+#: DeviceIDs and EventIDs are 32 bits wide on the bus.
+ID_LIMIT: Final = (1 << 32) - 1
+
+
+class Source(Protocol):
+    """Where an MSI came from, and where its confirmation goes."""
+
+    def send(self, message: Message) -> None: ...
+
+
+class GuestPort:
+    """A LinkHandler for one guest. It lives on while the link is down, and starts anew with the guest's epoch.
+
+    ``batches`` observes seconds from a CWRITER write until CREADR caught up, ``latencies`` from an MSI until the EOI
+    that covers it.
+    """
+
+    __slots__ = (
+        "_arrived", "_clock", "_dma", "_late", "_link", "_log", "_logged", "_sources", "_world", "_writes", "batches",
+        "dropped_msis", "epoch", "guest", "its", "latencies",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        world: World,
+        guest: str,
+        epoch: int,
+        *,
+        cpus: int,
+        profile: Profile,
+        limits: Limits,
+        clock: Clock,
+        log: Callable[..., Any],
+    ) -> None:
+        self.guest: Final = guest
+        self.epoch = epoch
+        self.batches = Histogram()
+        self.latencies = Histogram()
+        self.dropped_msis = 0
+        self._world: Final = world
+        self._clock: Final = clock
+        self._log: Final = log
+        self._link: Link | None = None
+        self._dma: Final = RemoteDma()
+        self._sources: Final[dict[int, Source]] = {}
+        self._arrived: Final[dict[int, float]] = {}
+        self._logged: Final[set[tuple[int, int, str]]] = set()
+        self._writes = 0
+        self._late = 0
+        self.its: Final = Its(
+            world, self._dma, cpus=cpus, deliver=self._deliver, done=self._done, profile=profile, limits=limits
+        )
+        self.its.hold()
+
+    def renew(self, epoch: int) -> None:
+        """The guest started anew and knows of nothing that was set up here."""
+        self.epoch = epoch
+        self.its.reset()
+        self._arrived.clear()
+        self._logged.clear()
+
+    # --- the guest's link ------------------------------------------------------------------------------------------
+
+    def link_up(self, link: Link) -> None:
+        self._link = link
+        self._dma.attach(link)
+        self.its.resume()
+
+    def link_frame(self, link: Link, message: Any) -> None:
+        kind = type(message)
+        if kind is Eoi:
+            self.its.eoi(message.vcpu, message.intid, message.number)
+        elif kind is DmaData:
+            self._dma.answer(message)
+        elif kind is MmioRead:
+            link.send(MmioDone(message.seq, self.its.read(message.frame, message.offset, message.size)))
+        else:
+            self._mmio_write(link, message)
+
+    def link_batch(self, link: Link) -> None:
+        """Nothing is kept back between frames."""
+
+    def link_down(self, link: Link, reason: str) -> None:
+        if self._link is link:
+            self._link = None
+            self._dma.detach()
+            self.its.hold()
+
+    def _mmio_write(self, link: Link, message: MmioWrite) -> None:
+        self.its.frame(message.frame, message.offset, message.size)  # refused here, not in the actor
+        if self._writes >= MAX_WRITES:
+            raise RemoteError("mmio_write", self._writes + 1, MAX_WRITES, "writes under way")
+        self._writes += 1
+        self._world.spawn(f"mmio {self.guest}", self._write(link, message))
+
+    async def _write(self, link: Link, message: MmioWrite) -> None:
+        started = self._clock()
+        try:
+            await self.its.mmio_write(message.frame, message.offset, message.size, message.value)
+        finally:
+            self._writes -= 1
+        if message.offset == GITS_CWRITER and message.frame == "its":
+            self.batches.observe(self._clock() - started)
+        link.send(MmioDone(message.seq, 0))
+
+    def _deliver(self, vcpu: int, intid: int, number: int) -> None:
+        if self._link is not None:
+            self._link.send(Lpi(vcpu, intid, number))
+
+    # --- devices ---------------------------------------------------------------------------------------------------
+
+    def msi(self, source: Source, message: Msi) -> None:
+        """An MSI of this guest's device. Raises RemoteError for numbers that no MSI can have."""
+        device, event, number = message.device, message.event, message.number
+        if not 0 <= device <= ID_LIMIT:
+            raise RemoteError("msi.device", device, ID_LIMIT)
+        if not 0 <= event <= ID_LIMIT:
+            raise RemoteError("msi.event", event, ID_LIMIT)
+        if number < 1:
+            raise RemoteError("msi.number", number, 1, "MSIs count from 1")
+        key = device << 32 | event
+        arrived = self._arrived
+        if key not in arrived:
+            if len(arrived) >= MAX_ARRIVED:
+                arrived.clear()
+            arrived[key] = self._clock()
+        previous = self._sources.get(device)
+        if previous is not source:
+            self._sources[device] = source
+        if not self.its.try_msi(device, event, number):
+            arrived.pop(key)
+            if previous is None:
+                self._sources.pop(device)
+            if self._late >= MAX_LATE:
+                self.dropped_msis += 1
+                return
+            self._late += 1
+            self._world.spawn(f"msi {self.guest}", self._msi_late(source, message))
+
+    async def _msi_late(self, source: Source, message: Msi) -> None:
+        """An MSI that the cache does not know: taken after all, or refused for a reason that is logged once."""
+        try:
+            reason = await self.its.msi(message.device, message.event, message.number)
+        finally:
+            self._late -= 1
+        if not reason:
+            self._sources[message.device] = source
+            return
+        said = (message.device, message.event, reason)
+        if said not in self._logged and len(self._logged) < MAX_LOGGED:
+            self._logged.add(said)
+            self._log("msi refused", guest=self.guest, device=message.device, event=message.event, reason=reason)
+
+    def _done(self, device: int, event: int, number: int) -> None:
+        arrived = self._arrived.pop(device << 32 | event, None)
+        if arrived is not None:
+            self.latencies.observe(self._clock() - arrived)
+        source = self._sources.get(device)
+        if source is not None:
+            source.send(MsiDone(self.guest, device, event, number))

@@ -1,0 +1,60 @@
+"""Settings of the guest service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from common.runtime.config import AdminConfig, BaseConfig, PeerConfig, Seconds, Section
+
+#: The capture whose frames the default workload sends.
+DEFAULT_CAPTURE: Final = Path(__file__).resolve().parents[2] / "deploy" / "captures" / "veth.pcap"
+
+Entries = Literal[16, 32, 64, 128, 256, 512, 1024]
+
+
+class WorkloadConfig(Section):
+    """The default workload of each guest."""
+
+    #: start as soon as the guest is up, without being asked by POST /workload/start
+    autostart: bool = False
+    #: vCPUs that send SCMI commands, each one after the other
+    scmi_workers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 4
+    #: of four commands this many are polled
+    polled_of_four: Annotated[int, msgspec.Meta(ge=0, le=4)] = 2
+    #: seconds before an SCMI command times out
+    scmi_timeout: Annotated[float, msgspec.Meta(gt=0)] = 30.0
+    #: seconds that a worker rests between two commands
+    scmi_pause: Seconds = 0.0
+    #: network frames in flight; 0 sends none
+    net_window: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 256
+    #: frames that are sent: an Ethernet capture
+    pcap: str = str(DEFAULT_CAPTURE)
+    #: seconds between two changes of the NIC's memory map; 0 for none
+    map_seconds: Seconds = 2.0
+    #: seconds between two INV commands to the ITS; 0 for none
+    inv_seconds: Seconds = 0.25
+    #: seconds that stopping waits for what is in flight
+    drain_seconds: Seconds = 15.0
+
+
+class GuestConfig(BaseConfig):
+    """``ringmesh serve guest``."""
+
+    admin: AdminConfig = msgspec.field(default_factory=lambda: AdminConfig(port=9101))
+    scmi: PeerConfig = msgspec.field(default_factory=lambda: PeerConfig(port=7101))
+    nic: PeerConfig = msgspec.field(default_factory=lambda: PeerConfig(port=7102))
+    its: PeerConfig = msgspec.field(default_factory=lambda: PeerConfig(port=7103))
+    guests: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    vcpus: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+    #: DeviceIDs that the devices' MSIs carry, as the device services are configured
+    scmi_device_id: Annotated[int, msgspec.Meta(ge=0, lt=1 << 16)] = 0x10
+    nic_device_id: Annotated[int, msgspec.Meta(ge=0, lt=1 << 16)] = 0x20
+    cmdq_size: Entries = 256
+    eventq_size: Entries = 64
+    net_queue_size: Entries = 512
+    #: MiB of RAM of each guest
+    memory_mib: Annotated[int, msgspec.Meta(ge=4, le=1024)] = 16
+    workload: WorkloadConfig = msgspec.field(default_factory=WorkloadConfig)

@@ -1,0 +1,310 @@
+"""One guest: memory, vCPUs, the ports and drivers of its devices, the VMM beside it. Everything but the workload."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from common.errors import CallError, LinkDownError
+from common.histogram import Histogram
+from common.memory import GuestMemory, Mapping, MemoryKey, MemoryMap
+from common.runtime.clock import monotonic
+from common.runtime.link import Link
+from common.runtime.world import AsyncWorld
+from common.virtio.features import SCMI_F_P2A_CHANNELS, DeviceId, Feature, mask
+from common.virtio.split_driver import SplitDriver
+from common.virtio.split_layout import SplitLayout
+from common.wire.messages import Irq, Message, Return
+from common.workqueue import WorkQueue
+from services.guest_driver.calls import Calls
+from services.guest_driver.config import GuestConfig
+from services.guest_driver.its_driver import ItsDriver
+from services.guest_driver.its_link import ItsLink
+from services.guest_driver.layout import Layout
+from services.guest_driver.net import BUFFER_BYTES, NetDriver
+from services.guest_driver.port import Port
+from services.guest_driver.scmi_agent import ScmiAgent
+from services.guest_driver.scmi_virtio import TxChannel
+from services.guest_driver.scmi_virtio_rx import RxChannel
+from services.guest_driver.vcpu import IrqLine, Vcpus
+from services.guest_driver.virtio_bus import DevicePlan, QueuePlan, VirtioBus
+from services.guest_driver.vmm import AddressSpace
+
+if TYPE_CHECKING:
+    from common.runtime.service import Service
+
+#: Where RAM begins, as on QEMU's virt machine.
+RAM_BASE: Final = 0x4000_0000
+#: A bank that the memory map shows and hides, far above RAM.
+WINDOW: Final = (0x8000_0000, 1 << 20)
+#: The NIC sits behind an IOMMU: guest address a is I/O virtual address a + IOVA.
+IOVA: Final = 1 << 32
+#: First LPI that the guest uses.
+FIRST_LPI: Final = 8192
+#: Events of each device, a power of two.
+EVENTS: Final = 4
+
+CMDQ: Final = 0
+EVENTQ: Final = 1
+RX: Final = 0
+TX: Final = 1
+
+
+class Vmm:
+    """The LinkHandler for role ``vmm``: tells the NIC its memory map."""
+
+    def __init__(self, space: AddressSpace, spawn: Callable[..., None]) -> None:
+        self.space: Final = space
+        self.calls: Final = Calls("vmm")
+        self.changes = 0
+        self._spawn: Final = spawn
+        self._epoch = 0
+
+    def link_up(self, link: Link) -> None:
+        self.calls.attach(link)
+        restarted, self._epoch = self._epoch not in (0, link.peer_epoch), link.peer_epoch
+        key = self.space.key_of(self.space.generation)
+        if restarted and key is not None:
+            self._spawn("set_map again", self._say(key))
+
+    def link_frame(self, _link: Link, message: Any) -> None:
+        if type(message) is Return:
+            self.calls.returned(message)
+
+    def link_batch(self, link: Link) -> None:
+        """Nothing is kept back between frames."""
+
+    def link_down(self, _link: Link, reason: str) -> None:
+        self.calls.detach(reason)
+
+    async def change_map(self) -> None:
+        """Put the next generation in force. Raises LinkDownError or CallError; the NIC is told again when back."""
+        await self.calls.call("set_map", *self.space.set_map_args(self.space.next_key()))
+        self.changes += 1
+
+    async def _say(self, key: MemoryKey) -> None:
+        try:
+            await self.calls.call("set_map", *self.space.set_map_args(key))
+        except (LinkDownError, CallError):
+            return  # the next link_up says it again
+
+
+class Guest:
+    """One virtual machine. ``receive(frames)`` and ``after_tx()`` are the workload's, set before :meth:`start`."""
+
+    def __init__(self, name: str, service: Service[GuestConfig], waits: dict[str, Histogram]) -> None:
+        config = service.config
+        self.name: Final = name
+        self.config: Final = config
+        self.log: Final = service.log.bind(guest=name)
+        self.world: Final[AsyncWorld] = service.world
+        self.memory: Final = GuestMemory(config.memory_mib << 20, RAM_BASE)
+        self.memory.add_region(*WINDOW)
+        self.layout: Final = Layout(RAM_BASE, config.memory_mib << 20)
+        self.irq_latency: Final = Histogram()
+        self.vcpus: Final = Vcpus(monotonic, self.irq_latency)
+        self.space: Final = AddressSpace((RAM_BASE, config.memory_mib << 20), IOVA, WINDOW)
+        self.receive: Callable[[list[bytes]], None] = lambda _frames: None
+        self.after_tx: Callable[[], None] = lambda: None
+        self.on_scmi_restart: Callable[[], None] = lambda: None
+        self.on_nic_restart: Callable[[], None] = lambda: None
+        self.ready = False
+        self._waits: Final = waits
+        identity = MemoryKey(MemoryMap([Mapping(0, 1 << 64, 0)]), 0)
+        self.scmi_port: Final = self._port(lambda generation: identity if generation == 0 else None)
+        self.nic_port: Final = self._port(self.space.key_of)
+        self._lines: Final = self._irq_lines()
+        self.its_link: Final = ItsLink(self.memory, self.vcpus, on_up=self._its_up)
+        self.its: Final = ItsDriver(self.world, self.its_link, self.memory, self.layout.alloc, cpus=config.vcpus)
+        self.scmi_bus: Final = self._bus("scmi", self.scmi_port, lambda: self.on_scmi_restart())
+        self.nic_bus: Final = self._bus("nic", self.nic_port, lambda: self.on_nic_restart())
+        self.vmm: Final = Vmm(self.space, self.world.spawn)
+        self.rings: dict[str, SplitDriver] = {}
+        self.agent: ScmiAgent
+        self.tx_channel: TxChannel
+        self.rx_channel: RxChannel
+        self._workqueue: Final = self.world.new(WorkQueue, self.world)
+        self.net: NetDriver
+        self._its_programmed = False
+        self._clients = [
+            service.connect("scmi", config.scmi, self.scmi_bus, guest=name),
+            service.connect("nic", config.nic, self.nic_bus, guest=name),
+            service.connect("nic", config.nic, self.vmm, role="vmm", guest=name),
+            service.connect("its", config.its, self.its_link, guest=name),
+        ]
+
+    def _port(self, key_of: Callable[[int], MemoryKey | None]) -> Port:
+        return Port(self.world, self.memory, queues=2, send=lambda _m: None, key_of=key_of, clock=monotonic)
+
+    def _bus(self, name: str, port: Port, on_restart: Callable[[], None]) -> VirtioBus:
+        return _PortBus(self, name, port, spawn=self.world.spawn, log=self.log, on_restart=on_restart)
+
+    def _irq_lines(self) -> dict[tuple[str, int], IrqLine]:
+        """One line a queue; the vCPUs take turns."""
+        lines: dict[tuple[str, int], IrqLine] = {}
+        for device, device_id, handlers in (
+            ("scmi", self.config.scmi_device_id, (self._cmdq_irq, self._eventq_irq)),
+            ("nic", self.config.nic_device_id, (self._rx_irq, self._tx_irq)),
+        ):
+            for queue, handler in enumerate(handlers):
+                number = len(lines)
+                line = IrqLine(
+                    f"{device}{queue}", device_id, queue, FIRST_LPI + number, number % self.config.vcpus, handler
+                )
+                lines[device, queue] = line
+                self.vcpus.request_irq(line)
+        return lines
+
+    def raised(self, device: str, message: Irq) -> None:
+        """The port of ``device`` asks for an interrupt."""
+        self.vcpus.raised(self._lines[device, message.queue], message.number)
+
+    # --- interrupt handlers -------------------------------------------------------------------------------------------
+
+    def took(self, port: Port, queue: int, name: str) -> None:
+        """The driver looked at a queue: how long had its oldest used buffer been there?"""
+        waited = port.queues[queue].visible.take(monotonic())
+        if waited is not None:
+            self._waits[name].observe(waited)
+
+    def _cmdq_irq(self) -> None:
+        self.took(self.scmi_port, CMDQ, "cmdq")
+        self.tx_channel.complete_cb()
+
+    def _eventq_irq(self) -> None:
+        self.took(self.scmi_port, EVENTQ, "eventq")
+        self.rx_channel.complete_cb()
+
+    def _rx_irq(self) -> None:
+        self.took(self.nic_port, RX, "rx0")
+        self.net.rx_callback()
+
+    def _tx_irq(self) -> None:
+        self.took(self.nic_port, TX, "tx0")
+        self.net.tx_callback()
+        self.after_tx()
+
+    # --- bring-up -----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Bring everything up once all links are: ITS, interrupts, memory map, devices, drivers."""
+        for client in self._clients:
+            await client.wait_up()
+        await self.its.start()
+        for device in (self.config.scmi_device_id, self.config.nic_device_id):
+            await self.its.map_device(device, EVENTS)
+        for line in self._lines.values():
+            await self.its.map_event(line.device, line.event, line.intid, line.vcpu)
+            await self.its.enable_lpi(line.device, line.event)
+        self._its_programmed = True
+        await self.vmm.change_map()
+        common = mask(Feature.VERSION_1, Feature.EVENT_IDX)
+        await self.scmi_bus.probe(DevicePlan(DeviceId.SCMI, common | SCMI_F_P2A_CHANNELS, self._make_scmi_queues))
+        await self.nic_bus.probe(
+            DevicePlan(
+                DeviceId.NET,
+                common | mask(Feature.ACCESS_PLATFORM, Feature.NET_MAC, Feature.NET_STATUS),
+                self._make_net_queues,
+            )
+        )
+        self.world.spawn(f"{self.name} deferred tx", self._workqueue.run())
+        self.rx_channel.start()
+        self.net.start()
+        self.ready = True
+
+    def _ring(self, name: str, size: int, features: int, iova: int) -> tuple[SplitDriver, SplitLayout]:
+        """A ring in guest memory, and its layout as the device sees it."""
+        at = SplitLayout.packed_at(self.layout.alloc(sum(SplitLayout.sizes(size)) + 128, 4096), size)
+        ring = self.world.new(
+            SplitDriver, self.world, self.memory, at, event_idx=bool(features & Feature.EVENT_IDX.bit)
+        )
+        self.rings[name] = ring
+        return ring, SplitLayout(size, at.desc + iova, at.driver + iova, at.device + iova)
+
+    def _make_scmi_queues(self, features: int) -> list[QueuePlan]:
+        cmdq, cmdq_at = self._ring("cmdq", self.config.cmdq_size, features, 0)
+        eventq, eventq_at = self._ring("eventq", self.config.eventq_size, features, 0)
+        world, memory, layout, bell = self.world, self.memory, self.layout, self.scmi_port.doorbell
+        self.agent = agent = world.new(ScmiAgent, world, self.log.warning, timeout=self.config.workload.scmi_timeout)
+        self.tx_channel = world.new(
+            TxChannel, world, memory, cmdq, layout, lambda: bell(CMDQ), agent.rx_callback, self._workqueue
+        )
+        self.rx_channel = world.new(RxChannel, world, memory, eventq, layout, lambda: bell(EVENTQ), agent.rx_callback)
+        agent.attach(self.tx_channel)
+        return [QueuePlan(CMDQ, cmdq_at, CMDQ), QueuePlan(EVENTQ, eventq_at, EVENTQ)]
+
+    def _make_net_queues(self, features: int) -> list[QueuePlan]:
+        size = self.config.net_queue_size
+        rx, rx_at = self._ring("rx0", size, features, IOVA)
+        tx, tx_at = self._ring("tx0", size, features, IOVA)
+        self.net = NetDriver(
+            self.world,
+            self.memory,
+            (rx, tx),
+            (self.layout.alloc(size * BUFFER_BYTES), self.layout.alloc(size * BUFFER_BYTES)),
+            iova=IOVA,
+            notify=self.nic_port.doorbell,
+            receive=lambda frames: self.receive(frames),
+        )
+        return [QueuePlan(RX, rx_at, RX), QueuePlan(TX, tx_at, TX)]
+
+    # --- the ITS ------------------------------------------------------------------------------------------------------
+
+    def _its_up(self, restarted: bool) -> None:
+        if self._its_programmed:
+            self.world.spawn("its again", self._its_again(restarted))
+
+    async def _its_again(self, restarted: bool) -> None:
+        """An ITS that restarted is programmed anew; one that did not goes on where the link broke."""
+        try:
+            await (self.its.restore() if restarted else self.its.resume())
+        except (LinkDownError, CallError) as error:
+            self.its_link.forget()
+            self.log.warning("ITS not programmed again yet", error=str(error))
+        else:
+            self.log.info("ITS programmed again" if restarted else "ITS link is back")
+
+    async def inv(self) -> None:
+        """One INV and SYNC, as a driver does that changed an LPI's configuration."""
+        line = next(iter(self._lines.values()))
+        await self.its.inv(line.device, line.event)
+
+    async def stop(self) -> None:
+        """Let nobody into the agent's channels any more."""
+        if self.ready:
+            self.ready = False
+            await self.tx_channel.close()
+            await self.rx_channel.close()
+            await self._workqueue.stop()
+            self.agent.detach()
+
+
+class _PortBus(VirtioBus):
+    """A bus whose port sends over the link, and whose interrupts the vCPUs' books see first."""
+
+    def __init__(self, guest: Guest, name: str, port: Port, **kwargs: Any) -> None:
+        super().__init__(name, port, **kwargs)
+        self._guest: Final = guest
+        self._to: Link | None = None
+        port.send = self._send
+
+    def _send(self, message: Message) -> None:
+        if type(message) is Irq:
+            self._guest.raised(self.name, message)
+        if self._to is not None:
+            self._to.send(message)
+
+    def link_up(self, link: Link) -> None:
+        self._to = link
+        super().link_up(link)
+
+    def link_down(self, link: Link, reason: str) -> None:
+        if self._to is link:
+            self._to = None
+        super().link_down(link, reason)
+
+
+async def start_all(guests: list[Guest]) -> None:
+    """Bring guests up at the same time."""
+    await asyncio.gather(*(guest.start() for guest in guests))

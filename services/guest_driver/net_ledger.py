@@ -1,0 +1,102 @@
+"""Who is owed which frame: sequence numbers on real frames, and the books of what came back.
+
+Each frame that is sent is a captured one with a 16-byte trailer behind it (an Ethernet trailer, as padding is): a
+sequence number and the time of sending. What comes back is compared byte by byte with what was sent.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+from common.histogram import Histogram
+
+#: le64 sequence number, le64 nanoseconds
+TRAILER: Final = struct.Struct("<QQ")
+TRAILER_BYTES: Final = TRAILER.size
+
+
+class NetLedger:
+    """The books of one queue pair against a NIC that echoes. Times are integers in nanoseconds."""
+
+    __slots__ = (
+        "_exposed", "_expected", "_frames", "_next", "_turn", "corrupted", "duplicated", "re_executed",
+        "reset_dropped", "rtt", "rx", "tx",
+    )  # fmt: skip
+
+    def __init__(self, frames: Sequence[bytes], rtt: Histogram) -> None:
+        self._frames: Final = list(frames)
+        self._turn = 0
+        self._next = 0
+        #: sequence number → the frame as sent
+        self._expected: dict[int, bytes] = {}
+        #: sequence numbers that were outstanding when the NIC was reset: True while they have not come back
+        self._exposed: dict[int, bool] = {}
+        self.tx = 0
+        self.rx = 0
+        self.duplicated = 0
+        self.corrupted = 0
+        self.re_executed = 0
+        self.reset_dropped = 0
+        #: seconds
+        self.rtt: Final = rtt
+
+    @property
+    def outstanding(self) -> int:
+        """Frames sent that may still come back, those a reset put in doubt aside."""
+        return len(self._expected)
+
+    def make(self, count: int, now: int) -> list[bytes]:
+        """The next ``count`` frames to send."""
+        frames, turn, seq, expected = self._frames, self._turn, self._next, self._expected
+        made = []
+        for _ in range(count):
+            frame = frames[turn] + TRAILER.pack(seq, now)
+            expected[seq] = frame
+            made.append(frame)
+            seq += 1
+            turn += 1
+            if turn == len(frames):
+                turn = 0
+        self._turn, self._next = turn, seq
+        self.tx += count
+        return made
+
+    def came(self, frames: Sequence[bytes], now: int) -> None:
+        """Frames came back."""
+        expected, observe, unpack = self._expected, self.rtt.observe, TRAILER.unpack_from
+        self.rx += len(frames)
+        for frame in frames:
+            if len(frame) < TRAILER_BYTES:
+                self.corrupted += 1
+                continue
+            seq, sent = unpack(frame, len(frame) - TRAILER_BYTES)
+            want = expected.pop(seq, None)
+            if want == frame:
+                observe((now - sent) * 1e-9)
+            else:
+                self._odd(seq, frame, want)
+
+    def _odd(self, seq: int, frame: bytes, want: bytes | None) -> None:
+        """Not the ordinary case: damaged, repeated, or put in doubt by a reset."""
+        waiting = self._exposed.get(seq)
+        if want is not None or not 0 <= seq < self._next:
+            self.corrupted += 1
+        elif waiting is None:
+            self.duplicated += 1
+        elif waiting:
+            self._exposed[seq] = False
+        else:
+            self.re_executed += 1
+
+    def device_reset(self) -> None:
+        """The NIC lost its memory: what is outstanding may be dropped, or done twice."""
+        for seq in self._expected:
+            self._exposed[seq] = True
+        self._expected.clear()
+
+    def close(self) -> int:
+        """After the drain: settles what a reset dropped; returns how many frames are lost for no such reason."""
+        self.reset_dropped = sum(self._exposed.values())
+        return len(self._expected)

@@ -1,0 +1,391 @@
+"""The SCMI agent: transactions over a transport channel, as the core of Linux's ``arm_scmi/driver.c`` does them.
+
+Replies may come in any order; a token (10 bits) says which command one belongs to. A token is taken until its answer
+came: also after a time-out, for as long as the platform still owns the message, so that a late reply never meets a
+younger command under the same token.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Final
+
+from common.errors import ChannelBusyError, LinkDownError, LocalError, RingmeshError, ScmiError
+from common.scmi.header import (
+    COMMAND,
+    DELAYED_RESPONSE,
+    HEADER,
+    NOTIFICATION,
+    PROTOCOL_SHIFT,
+    TOKEN_SHIFT,
+    TOKENS,
+    TYPE_SHIFT,
+    as_delayed,
+)
+from common.scmi.names import message_name
+from common.scmi.status import Status, status_name
+from common.world import Table, World
+from services.guest_driver.scmi_base import BaseClient
+from services.guest_driver.scmi_clock import ClockClient
+from services.guest_driver.scmi_message import MAX_MSG_SIZE, POLL_DONE, VioMsg
+from services.guest_driver.scmi_notify import Callback, Notifications
+from services.guest_driver.scmi_sensor import SensorClient
+from services.guest_driver.scmi_virtio import TxChannel
+from services.guest_driver.scmi_xfer import DRESP_OK, EXPIRED, RESP_OK, SENT_OK, AgentStats, Xfer, XferTimeoutError
+
+#: Seconds to wait for a response, and for a delayed one (Linux: max_rx_timeout_ms of the virtio transport).
+RX_TIMEOUT: Final = 60.0
+
+#: Header and status word.
+_REPLY: Final = struct.Struct("<Ii")
+_TOKEN_MASK: Final = TOKENS - 1
+
+
+class ScmiAgent:
+    """``world.new(ScmiAgent, world, log)``, then :meth:`attach` the cmdq's channel. Both channels call
+    :meth:`rx_callback`.
+
+    ``log(event, **fields)`` is told of callbacks that fail; ``timeout`` (seconds) is what transactions wait that do
+    not say.
+    """
+
+    __slots__ = ("_lock", "_next_token", "_world", "base", "clock", "in_flight", "notifications", "sensor", "stats",
+                 "timeout", "tx")  # fmt: skip
+
+    _world: Final[World]
+    _lock: Final[AbstractContextManager[Any]]
+    in_flight: Final[Table[Xfer]]
+    stats: Final[AgentStats]
+    notifications: Final[Notifications]
+    timeout: Final[float]
+    base: Final[BaseClient]
+    clock: Final[ClockClient]
+    sensor: Final[SensorClient]
+
+    def __init__(self, world: World, log: Callable[..., None], *, timeout: float = RX_TIMEOUT) -> None:
+        self._world = world
+        #: guards the table, tokens and the states of all xfers
+        self._lock = world.spinlock()
+        self._next_token = 0
+        #: token → xfer: waited for, or expired and still owed by the platform
+        self.in_flight = world.table()
+        self.stats = world.new(AgentStats)
+        self.notifications = world.new(Notifications, world, log)
+        self.timeout = timeout
+        self.tx: TxChannel | None = None
+        self.base = BaseClient(self)
+        self.clock = ClockClient(self)
+        self.sensor = SensorClient(self)
+
+    # --- the channel --------------------------------------------------------------------------------------------------
+
+    def attach(self, tx: TxChannel) -> None:
+        """Send by ``tx`` from now on. What a channel before it still owed will not come any more."""
+        self.detach()
+        self.tx = tx
+
+    def detach(self) -> None:
+        """The channel is gone: every wait ends with LinkDownError, every token is free again."""
+        with self._lock:
+            self.tx = None
+            for token in list(self.in_flight):
+                xfer = self.in_flight.pop(token)
+                # what is complete stays so: its waiter has only not run yet
+                if xfer.state == SENT_OK or (xfer.state == RESP_OK and xfer.async_done is not None):
+                    xfer.state = EXPIRED
+                for event in (xfer.done, xfer.async_done):
+                    if event is not None:
+                        event.set()
+
+    @property
+    def xfers_inflight(self) -> int:
+        """Transactions that somebody waits for (Linux's debugfs name)."""
+        with self._lock:
+            return sum(self.in_flight[token].state != EXPIRED for token in self.in_flight)
+
+    # --- transactions -------------------------------------------------------------------------------------------------
+
+    async def do_xfer(
+        self,
+        protocol: int,
+        message: int,
+        payload: bytes = b"",
+        *,
+        expect: int = MAX_MSG_SIZE,
+        poll: bool = False,
+        timeout: float | None = None,
+    ) -> bytes:
+        """Send a command and wait for its response: sleeping, or polling for it. Returns its return values (what
+        follows the status), ``expect`` bytes at most.
+
+        Raises ScmiError (a status other than SUCCESS, or a malformed response), XferTimeoutError after ``timeout``
+        seconds, ChannelBusyError where nothing could be sent, LinkDownError where the channel went away, RingError.
+        """
+        world = self._world
+        done = None if poll else world.event()
+        xfer = self._begin(protocol, message, payload, expect, poll, done, False)
+        await self._transact(xfer, self.timeout if timeout is None else timeout)
+        if xfer.status:
+            raise self._failed(xfer.word, xfer.status)
+        return xfer.rx
+
+    async def do_xfer_with_response(
+        self,
+        protocol: int,
+        message: int,
+        payload: bytes = b"",
+        *,
+        expect: int = 0,
+        poll: bool = False,
+        timeout: float | None = None,
+    ) -> bytes:
+        """Send an asynchronous command; wait for its response as :meth:`do_xfer`, then, sleeping, for the delayed
+        response. Returns what follows the delayed response's status; raises like :meth:`do_xfer`."""
+        world = self._world
+        done = None if poll else world.event()
+        xfer = self._begin(protocol, message, payload, expect, poll, done, True)
+        seconds = self.timeout if timeout is None else timeout
+        await self._transact(xfer, seconds)
+        if xfer.status:
+            raise self._failed(xfer.word, xfer.status)
+        assert xfer.async_done is not None
+        await xfer.async_done.wait(seconds)
+        with self._lock:
+            came = xfer.state == DRESP_OK
+            if came and xfer.replied:
+                self._forget(xfer)
+            else:
+                xfer.state = EXPIRED
+            down = self.tx is None
+        if not came:
+            if down:
+                raise self._down(xfer)
+            self.stats.xfers_response_timeout += 1
+            raise XferTimeoutError(self._name(as_delayed(xfer.word)), seconds, None, "no delayed response")
+        if xfer.async_status:
+            raise self._failed(as_delayed(xfer.word), xfer.async_status)
+        return xfer.async_rx
+
+    def _begin(
+        self, protocol: int, message: int, payload: bytes, expect: int, poll: bool, done: Any, delayed: bool
+    ) -> Xfer:
+        """A new xfer under the next token that is not in flight."""
+        if not 0 <= message <= 0xFF or not 0 <= protocol <= 0xFF:
+            raise LocalError(f"no SCMI command {protocol:#x}/{message:#x}")
+        world = self._world
+        async_done = world.event() if delayed else None
+        in_flight = self.in_flight
+        with self._lock:
+            token = self._next_token
+            if token in in_flight:
+                token = self._free_token(token)
+            self._next_token = (token + 1) & _TOKEN_MASK
+            word = message | protocol << PROTOCOL_SHIFT | token << TOKEN_SHIFT
+            xfer = in_flight[token] = world.new(Xfer, word, token, payload, expect, poll, done, async_done)
+        return xfer
+
+    def _free_token(self, start: int) -> int:
+        """The next free token from ``start`` on; where all are taken, the one that expired longest ago is given up."""
+        for step in range(TOKENS):
+            token = (start + step) & _TOKEN_MASK
+            if token not in self.in_flight:
+                return token
+        for token in self.in_flight:
+            if self.in_flight[token].state == EXPIRED:
+                self.in_flight.pop(token)
+                return token
+        raise ChannelBusyError(f"all {TOKENS} SCMI tokens are in flight")
+
+    def _forget(self, xfer: Xfer) -> None:
+        """Free the token; it may have been freed, and given to another xfer, before."""
+        if self.in_flight.get(xfer.token) is xfer:
+            self.in_flight.pop(xfer.token)
+
+    async def _transact(self, xfer: Xfer, timeout: float) -> None:
+        """Send and wait; afterwards ``xfer.status`` and ``xfer.rx`` hold the response."""
+        tx, stats = self.tx, self.stats
+        if tx is None:
+            stats.sent_fail_channel_not_found += 1
+            self._drop(xfer)
+            raise self._down(xfer)
+        try:
+            tx.send_message(xfer)
+        except RingmeshError:
+            stats.sent_fail += 1
+            self._drop(xfer)
+            raise
+        stats.sent_ok += 1
+        try:
+            if xfer.done is None:
+                await self._poll(tx, xfer, timeout)
+            else:
+                await xfer.done.wait(timeout)
+        finally:
+            # a broken ring raises out of the wait: the xfer must be settled all the same
+            expired = self._settle(tx, xfer)
+        if not expired:
+            return
+        if self.tx is not tx or tx.closing:
+            raise self._down(xfer)
+        if xfer.poll:
+            stats.xfers_response_polled_timeout += 1
+        else:
+            stats.xfers_response_timeout += 1
+        raise XferTimeoutError(self._name(xfer.word), timeout, None, "no response")
+
+    async def _poll(self, tx: TxChannel, xfer: Xfer, timeout: float) -> None:
+        """Poll until the response was dequeued, here or by the interrupt, or until time ran out."""
+        if tx.poll_done(xfer):
+            return
+        world = self._world
+        deadline = world.deadline(timeout)
+        try:
+            while xfer.state == SENT_OK:
+                await world.relax()
+                if tx.poll_done(xfer):
+                    return
+                if deadline.expired:
+                    # it may have come between the look and the clock
+                    tx.poll_done(xfer)
+                    return
+        finally:
+            deadline.cancel()
+
+    def _settle(self, tx: TxChannel, xfer: Xfer) -> bool:
+        """The wait is over. Fetches a response that a polling loop dequeued. True: there is none, the xfer expired."""
+        with self._lock:
+            if xfer.state == SENT_OK:
+                msg = xfer.priv
+                if msg is not None and msg.poll_status == POLL_DONE:
+                    self._fetch(xfer, tx.read(msg))
+                else:
+                    xfer.state = EXPIRED
+            expired = xfer.state == EXPIRED
+        owed = tx.mark_txdone(expired, xfer)
+        stats = self.stats
+        if xfer.poll and not expired:
+            stats.response_polled_ok += 1
+        with self._lock:
+            if xfer.poll and not owed:
+                xfer.replied = True
+            if xfer.async_done is not None and not expired and not xfer.status:
+                return False  # stays in the table for the delayed response
+            if xfer.replied:
+                self._forget(xfer)
+            else:
+                xfer.state = EXPIRED
+        return expired
+
+    def _drop(self, xfer: Xfer) -> None:
+        with self._lock:
+            self._forget(xfer)
+
+    def _down(self, xfer: Xfer) -> LinkDownError:
+        return LinkDownError(self._name(xfer.word), None, None, "the SCMI channel was closed")
+
+    def _failed(self, word: int, status: int) -> ScmiError:
+        self.stats.err_protocol += 1
+        return ScmiError(self._name(word), status, status_name(status))
+
+    @staticmethod
+    def _name(word: int) -> str:
+        return message_name(word >> PROTOCOL_SHIFT & 0xFF, word & 0xFF, word >> TYPE_SHIFT & 3)
+
+    # --- what comes in ------------------------------------------------------------------------------------------------
+
+    def rx_callback(self, msg: VioMsg) -> None:
+        """One message from either channel (Linux: ``scmi_rx_callback``)."""
+        tx, stats = self.tx, self.stats
+        if tx is None:
+            stats.err_msg_unexpected += 1
+            return
+        data = tx.read(msg)
+        if len(data) < HEADER.size:
+            stats.err_msg_invalid += 1
+            if msg.request:
+                # the chain came back without an answer: the driver's own half still says to whom
+                self._response(int.from_bytes(tx.memory.read(msg.request, HEADER.size), "little"), b"")
+            return
+        word = int.from_bytes(data[: HEADER.size], "little")
+        kind = word >> TYPE_SHIFT & 3
+        if kind == COMMAND:
+            self._response(word, data)
+        elif kind == NOTIFICATION:
+            if self.notifications.dispatch(word, data):
+                stats.notification_ok += 1
+            else:
+                stats.err_msg_invalid += 1
+        elif kind == DELAYED_RESPONSE:
+            self._delayed_response(word, data)
+        else:
+            stats.err_msg_invalid += 1
+
+    def _lookup(self, word: int) -> Xfer | None:
+        """The xfer that a message is for; None, and counted, where nobody waits (any more). Under the lock."""
+        token = word >> TOKEN_SHIFT & _TOKEN_MASK
+        xfer = self.in_flight.get(token)
+        if xfer is not None and xfer.state != EXPIRED:
+            return xfer
+        if xfer is not None:
+            self.in_flight.pop(token)
+        self.stats.err_msg_unexpected += 1
+        return None
+
+    def _response(self, word: int, data: bytes) -> None:
+        with self._lock:
+            xfer = self._lookup(word)
+            if xfer is None:
+                return
+            if word != xfer.word or xfer.state != SENT_OK:
+                # not the command's header, a second response, or one that its delayed response overtook
+                self.stats.err_msg_invalid += 1
+                if word == xfer.word:
+                    xfer.replied = True
+                return
+            self._fetch(xfer, data)
+            if not xfer.poll:
+                self.stats.response_ok += 1
+            if xfer.done is not None:
+                xfer.done.set()
+
+    def _fetch(self, xfer: Xfer, data: bytes) -> None:
+        """Take the response over. Under the lock, in state SENT_OK."""
+        xfer.replied = True
+        if len(data) < _REPLY.size:
+            xfer.status = Status.PROTOCOL_ERROR.value
+            if data:
+                self.stats.err_msg_invalid += 1
+        else:
+            word, status = _REPLY.unpack_from(data)
+            if word != xfer.word:
+                self.stats.err_msg_invalid += 1
+                status = Status.PROTOCOL_ERROR.value
+            xfer.status = status
+            xfer.rx = data[_REPLY.size : _REPLY.size + xfer.expect]
+        xfer.state = RESP_OK
+
+    def _delayed_response(self, word: int, data: bytes) -> None:
+        with self._lock:
+            xfer = self._lookup(word)
+            if xfer is None:
+                return
+            fits = xfer.async_done is not None and word == as_delayed(xfer.word) and len(data) >= _REPLY.size
+            if not fits or xfer.state == DRESP_OK:
+                self.stats.err_msg_invalid += 1
+                return
+            xfer.async_status = _REPLY.unpack_from(data)[1]
+            xfer.async_rx = data[_REPLY.size :]
+            overtook = xfer.state == SENT_OK
+            xfer.state = DRESP_OK
+            self.stats.delayed_response_ok += 1
+            # the platform has done what it was asked: the response that is still under way can only be SUCCESS
+            if overtook and xfer.done is not None:
+                xfer.done.set()
+            assert xfer.async_done is not None
+            xfer.async_done.set()
+
+    def on_notification(self, protocol: int, event: int, callback: Callback, source: int | None = None) -> None:
+        """Have ``callback`` hear of ``event`` of ``protocol``: of one source (clock, sensor, …), or of all."""
+        self.notifications.register(protocol, event, callback, source)

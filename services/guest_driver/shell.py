@@ -1,0 +1,119 @@
+"""The guest as a service: some guests, their workloads, and the routes that start and stop them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from common.errors import ConfigError, RemoteError, RingmeshError
+from common.pcap import read_frames
+from common.runtime.service import Service
+from common.virtio.net_header import MAX_ETHERNET
+from services.guest_driver.config import GuestConfig
+from services.guest_driver.guest import Guest
+from services.guest_driver.net_ledger import TRAILER_BYTES
+from services.guest_driver.workload import Workload, books
+
+QUEUES = ("cmdq", "eventq", "rx0", "tx0")
+
+
+class GuestService(Service[GuestConfig]):
+    """``ringmesh serve guest``."""
+
+    role = "guest"
+
+    def __init__(self, config: GuestConfig) -> None:
+        super().__init__(config)
+        self.guests: list[Guest] = []
+        self.loads: list[Workload] = []
+        self._stopping_load: asyncio.Task[None] | None = None
+        path = config.workload.pcap
+        try:
+            with Path(path).open("rb") as file:
+                self._frames = read_frames(file, MAX_ETHERNET - TRAILER_BYTES)
+        except (OSError, RemoteError) as error:
+            raise ConfigError(path, "workload.pcap", str(error)) from error
+
+    async def admin_routes(self) -> None:
+        self.admin.get("/report", lambda: books(self.loads))
+        self.admin.post("/workload/start", self._start_load)
+        self.admin.post("/workload/stop", self._stop_load)
+
+    async def start(self) -> None:
+        waits = {
+            name: self.metrics.histogram(
+                "ringmesh_poll_latency_seconds",
+                "Time from when work became visible in a queue until it was taken.",
+                queue=name,
+            )
+            for name in QUEUES
+        }
+        for number in range(self.config.guests):
+            guest = Guest(f"guest{number}", self, waits)
+            self.guests.append(guest)
+            self.loads.append(Workload(guest, self.config.workload, self._frames))
+        self.ready_when("guests are not up", lambda: all(guest.ready for guest in self.guests))
+        for name in QUEUES:
+            self.metrics.gauge(
+                "ringmesh_queue_depth", "Entries that wait in a queue now.", fn=self._depth_of(name), queue=name
+            )
+        self._measure()
+        self.world.spawn("bring-up", self._bring_up())
+
+    async def _bring_up(self) -> None:
+        await asyncio.gather(*(guest.start() for guest in self.guests))
+        for load in self.loads:
+            await load.prepare()
+            agent = load.guest.agent
+            self.metrics.counters_of("scmi", "SCMI agent", agent.stats, guest=load.guest.name)
+        self.log.info("guests are up", guests=len(self.guests))
+        if self.config.workload.autostart:
+            await self._start_load({})
+
+    async def drain(self) -> None:
+        await asyncio.gather(*(load.stop() for load in self.loads if load.running))
+
+    async def stop(self) -> None:
+        for guest in self.guests:
+            await guest.stop()
+
+    # --- the workload -------------------------------------------------------------------------------------------------
+
+    async def _start_load(self, _body: Any) -> dict[str, Any]:
+        if not all(guest.ready for guest in self.guests):
+            raise RemoteError("workload", None, None, "the guests are not up yet")
+        for load in self.loads:
+            load.start()
+        return {"guests": len(self.loads)}
+
+    async def _stop_load(self, _body: Any) -> dict[str, Any]:
+        try:
+            await asyncio.gather(*(load.stop() for load in self.loads))
+        except RingmeshError as error:
+            self.log.error("workload failed", error=str(error))
+            raise
+        return books(self.loads)
+
+    # --- metrics ------------------------------------------------------------------------------------------------------
+
+    def _depth_of(self, name: str) -> Callable[[], float]:
+        def depth() -> float:
+            return sum(guest.rings[name].in_flight for guest in self.guests if name in guest.rings)
+
+        return depth
+
+    def _measure(self) -> None:
+        for load in self.loads:
+            guest = load.guest
+            for device, port in (("scmi", guest.scmi_port), ("nic", guest.nic_port)):
+                self.metrics.counters_of("port", "Port of a device", port.stats, guest=guest.name, device=device)
+            self.metrics.counters_of("net", "Network driver's books", load.net, guest=guest.name)
+            self.metrics.counters_of("its_driver", "ITS driver", guest.its.stats, guest=guest.name)
+            self.metrics.gauge(
+                "ringmesh_vdpa_map_generation",
+                "Generation of the NIC's memory map.",
+                fn=lambda guest=guest: guest.space.generation,  # type: ignore[misc]
+                guest=guest.name,
+            )

@@ -1,0 +1,161 @@
+"""The default workload of a guest, and the books that the report is made of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Final
+
+from common.errors import RingmeshError
+from common.histogram import Histogram
+from common.runtime.clock import monotonic
+from services.guest_driver.config import WorkloadConfig
+from services.guest_driver.guest import CMDQ, Guest
+from services.guest_driver.net_ledger import NetLedger
+from services.guest_driver.scmi_work import ScmiWork
+
+#: Seconds between two looks while draining.
+DRAIN_STEP: Final = 0.01
+
+
+class Workload:
+    """SCMI commands, network frames, memory-map changes and ITS commands of one guest, all at once."""
+
+    def __init__(self, guest: Guest, config: WorkloadConfig, frames: list[bytes]) -> None:
+        self.guest: Final = guest
+        self.config: Final = config
+        self.scmi: Final = ScmiWork(guest, config)
+        self.net: Final = NetLedger(frames, Histogram())
+        self.running = False
+        self._stopped: Final = guest.world.event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._lost_frames = 0
+        guest.receive = self._received
+        guest.after_tx = self._top_up
+        guest.on_scmi_restart = self.scmi.platform_restarted
+        guest.on_nic_restart = self._nic_restarted
+
+    async def prepare(self) -> None:
+        """What must be known before load: the platform's clocks and sensors."""
+        await self.scmi.discover()
+
+    def start(self) -> None:
+        """Begin."""
+        if self.running:
+            return
+        self.running = True
+        self._stopped.clear()
+        self.scmi.start()
+        self._top_up()
+        spawn = asyncio.get_running_loop().create_task
+        config = self.config
+        if config.map_seconds:
+            self._tasks.append(spawn(self._every(config.map_seconds, self.guest.vmm.change_map)))
+        if config.inv_seconds:
+            self._tasks.append(spawn(self._every(config.inv_seconds, self.guest.inv)))
+
+    async def stop(self) -> None:
+        """Send no more, wait for what is in flight, settle the books."""
+        self.running = False
+        self._stopped.set()
+        tasks, self._tasks = self._tasks, []
+        if tasks:
+            await asyncio.wait(tasks)
+        await self.scmi.stop()
+        deadline = monotonic() + self.config.drain_seconds
+        while monotonic() < deadline and not self._drained():  # noqa: ASYNC110  (many things end it)
+            await asyncio.sleep(DRAIN_STEP)
+        self._lost_frames = self.net.close()
+
+    def _drained(self) -> bool:
+        return not self.net.outstanding and self.guest.vcpus.settled()
+
+    async def _every(self, seconds: float, action: Any) -> None:
+        """``action()`` again and again; a device that is restarting just now is no error."""
+        # a stop shall not wait for a long interval to end
+        while not await self._stopped.wait(seconds):
+            try:
+                await action()
+            except RingmeshError as error:
+                self.guest.log.warning("put off", error=str(error))
+
+    # --- network ------------------------------------------------------------------------------------------------------
+
+    def _received(self, frames: list[bytes]) -> None:
+        self.net.came(frames, _nanoseconds())
+        self._top_up()
+
+    def _top_up(self) -> None:
+        """Keep the window full."""
+        if not self.running:
+            return
+        net = self.guest.net
+        count = min(self.config.net_window - self.net.outstanding, net.room)
+        if count > 0:
+            net.transmit(self.net.make(count, _nanoseconds()))
+
+    def _nic_restarted(self) -> None:
+        self.net.device_reset()
+        if self.running:
+            # the frames put in doubt do not fill the window; what is sent now waits in the ring for the new NIC
+            self._top_up()
+
+    @property
+    def lost_frames(self) -> int:
+        return self._lost_frames
+
+
+def _nanoseconds() -> int:
+    return int(monotonic() * 1e9)
+
+
+def _micros(histogram: Histogram) -> dict[str, float]:
+    """What the report says of a latency, in µs."""
+    if not histogram.count:
+        return {"p50": 0.0, "p90": 0.0, "p99": 0.0, "max": 0.0}
+    quantiles = {f"p{q}": round(histogram.quantile(q / 100) * 1e6, 1) for q in (50, 90, 99)}
+    return quantiles | {"max": round(histogram.max * 1e6, 1)}
+
+
+def books(loads: Iterable[Workload]) -> dict[str, Any]:
+    """The guest's part of the report, all guests together. Complete once every load has stopped."""
+    scmi: dict[str, Any] = dict.fromkeys(
+        ("sent", "completed", "polled", "notifications", "timed_out", "re_executed", "refused_after_reset", "lost",
+         "duplicated", "corrupted"), 0,
+    )  # fmt: skip
+    net: dict[str, Any] = dict.fromkeys(
+        ("tx", "rx", "re_executed", "reset_dropped", "lost", "duplicated", "corrupted", "map_changes"), 0
+    )
+    irq: dict[str, Any] = dict.fromkeys(("raised", "delivered", "coalesced", "lost", "duplicated", "corrupted"), 0)
+    scmi_rtt, net_rtt, latency, commands = Histogram(), Histogram(), Histogram(), 0
+    for load in loads:
+        guest = load.guest
+        book, agent = load.scmi.books, guest.agent.stats
+        for key in ("sent", "completed", "polled", "notifications", "timed_out", "refused_after_reset"):
+            scmi[key] += getattr(book, key)
+        again = guest.scmi_port.queues[CMDQ].again_sent
+        scmi["re_executed"] += max(0, again - book.refused_after_reset)
+        if not load.running:
+            scmi["lost"] += book.sent - book.completed - book.timed_out
+        scmi["duplicated"] += agent.err_msg_unexpected
+        scmi["corrupted"] += book.corrupted + agent.err_msg_invalid
+        scmi_rtt.merge(book.rtt)
+        ledger = load.net
+        for key in ("tx", "rx", "re_executed", "reset_dropped", "duplicated", "corrupted"):
+            net[key] += getattr(ledger, key)
+        net["lost"] += load.lost_frames
+        net["map_changes"] += guest.vmm.changes
+        net_rtt.merge(ledger.rtt)
+        line = guest.vcpus.close()
+        for key in irq:
+            irq[key] += getattr(line, key)
+        if load.running:
+            irq["coalesced"], irq["lost"] = irq["coalesced"] + irq["lost"], 0
+        latency.merge(guest.irq_latency)
+        commands += guest.its.stats.commands
+    return {
+        "scmi": scmi | {"rtt_us": _micros(scmi_rtt)},
+        "net": net | {"rtt_us": _micros(net_rtt)},
+        "irq": irq | {"latency_us": _micros(latency)},
+        "its": {"commands": commands},
+    }

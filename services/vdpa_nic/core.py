@@ -1,0 +1,267 @@
+"""virtio-net as a vDPA device (virtio 1.3 §5.1): receive and transmit queues, and a memory map that may change.
+
+A change of map goes as in mlx5: suspend every queue → each port says where it stands → what was fetched and not
+processed is handed back → the queue objects go → a key is made of the new map → new objects begin where the old ones
+stood. No frame is lost, because a frame leaves the transmit queue only together with its answer.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from common.errors import MemoryFaultError
+from common.memory import Mapping, MemoryKey, MemoryMap
+from common.virtio.device import Op, Phase, Refusal, VirtioDevice
+from common.virtio.features import DESC_F_WRITE, DeviceId, Feature, Status, mask
+from common.virtio.msi_source import MsiSource
+from common.virtio.net_header import MAX_ETHERNET, NET_HEADER_BYTES, RX_PLAIN
+from common.wire.messages import Chain, Destroy, Message, Resync, Return, Saved, Suspend
+from services.vdpa_nic.backend import Backend
+
+RX: Final = 0
+TX: Final = 1
+
+FEATURES: Final = mask(
+    Feature.VERSION_1,
+    Feature.ACCESS_PLATFORM,
+    Feature.EVENT_IDX,
+    Feature.INDIRECT_DESC,
+    Feature.NET_MAC,
+    Feature.NET_STATUS,
+)
+
+#: struct virtio_net_config up to status: u8 mac[6], le16 status (§5.1.4)
+_CONFIG: Final = struct.Struct("<6sH")
+LINK_UP: Final = 1
+
+#: More mappings than this in one map are refused.
+MAX_MAPPINGS: Final = 1024
+
+
+@dataclass(slots=True)
+class NicStats:
+    """What the NIC counts beside :class:`common.virtio.device.DeviceStats`."""
+
+    tx_frames: int = 0
+    tx_bytes: int = 0
+    tx_malformed: int = 0
+    rx_frames: int = 0
+    rx_bytes: int = 0
+    rx_too_long: int = 0
+    map_changes: int = 0
+    map_refused: int = 0
+    chains_handed_back: int = 0
+
+
+class NicDevice(VirtioDevice):
+    """The NIC of one guest. ``answer_vmm`` sends to the guest's VMM, which changes the memory map."""
+
+    device_id = DeviceId.NET
+    more_ops = {  # noqa: RUF012  (a constant table)
+        "set_map": Op(tuple[int, list[tuple[int, int, int, int]]], Phase.ANY),
+        "get_generation": Op(tuple[()], Phase.ANY),
+    }
+
+    def __init__(
+        self,
+        *,
+        send: Callable[[Message], None],
+        answer_vmm: Callable[[Message], None],
+        msi: MsiSource,
+        clock: Callable[[], float],
+        backend: Backend,
+        queue_size: int,
+        mac: bytes,
+        log: Callable[..., None],
+        observe: Callable[[int, float], None] = lambda _queue, _seconds: None,
+    ) -> None:
+        super().__init__(
+            send=send,
+            msi=msi,
+            clock=clock,
+            offered=FEATURES,
+            queue_sizes=[queue_size, queue_size],
+            log=log,
+            observe=observe,
+        )
+        self.answer_vmm = answer_vmm
+        self.backend: Final = backend
+        self.config += _CONFIG.pack(mac, LINK_UP)
+        self.nic_stats = NicStats()
+        self._key: MemoryKey | None = None
+        #: transmit chains that wait for a receive buffer: (head, frame, when they arrived)
+        self.tx_waiting: deque[tuple[int, bytes, float]] = deque()
+        #: receive buffers: (head, bytes of room)
+        self.rx_buffers: deque[tuple[int, int]] = deque()
+        #: the change of map under way: its call, the new key, the queues that have not said where they stand
+        self._change: tuple[int, MemoryKey, set[int]] | None = None
+
+    # --- traffic ------------------------------------------------------------------------------------------------------
+
+    def key(self) -> MemoryKey | None:
+        return self._key
+
+    def on_chains(self, queue: int, chains: list[Chain]) -> None:
+        if queue == RX:
+            buffers = self.rx_buffers
+            for head, _, segments in chains:
+                room = 0
+                for _, length, flags in segments:
+                    if flags & DESC_F_WRITE:
+                        room += length
+                buffers.append((head, room))
+        else:
+            now = self.clock()
+            waiting = self.tx_waiting
+            for head, data, _ in chains:
+                if not NET_HEADER_BYTES < len(data) <= NET_HEADER_BYTES + MAX_ETHERNET:
+                    self.nic_stats.tx_malformed += 1
+                    data = b""  # completed in its turn: the queue is served in order
+                waiting.append((head, data[NET_HEADER_BYTES:], now))
+
+    def batch_end(self) -> None:
+        self.work()
+        super().batch_end()
+
+    def work(self) -> None:
+        """Move frames: a transmitted frame is completed together with what the back end makes of it."""
+        if self._change is not None:
+            return
+        stats, backend = self.nic_stats, self.backend
+        backlog, buffers, waiting = backend.backlog, self.rx_buffers, self.tx_waiting
+        give_rx, give_tx = self.queues[RX].complete, self.queues[TX].complete
+        oldest = waiting[0][2] if waiting else 0.0
+        sent, received = stats.tx_frames, stats.rx_frames
+        while True:
+            while backlog and buffers:
+                frame = backlog.popleft()
+                head, room = buffers.popleft()
+                size = NET_HEADER_BYTES + len(frame)
+                if size > room:
+                    # §5.1.6.3.1: without MRG_RXBUF a frame that does not fit its buffer is dropped
+                    stats.rx_too_long += 1
+                    buffers.appendleft((head, room))
+                    continue
+                give_rx(head, RX_PLAIN + frame)
+                stats.rx_frames += 1
+                stats.rx_bytes += len(frame)
+            if backlog or not waiting or (backend.answers and not buffers):
+                break
+            head, frame, _ = waiting.popleft()
+            give_tx(head, b"")
+            if frame:
+                backend.transmit(frame)
+                stats.tx_frames += 1
+                stats.tx_bytes += len(frame)
+        if oldest and stats.tx_frames != sent:
+            waited = self.clock() - oldest
+            self.observe(TX, waited)
+            if stats.rx_frames != received:
+                self.observe(RX, waited)
+
+    def tick(self, now: float) -> None:
+        """Let the back end play and move what it has."""
+        self.backend.tick(now)
+        if self.backend.backlog:
+            self.batch_end()
+
+    def on_reset(self) -> None:
+        self.tx_waiting.clear()
+        self.rx_buffers.clear()
+        self.backend.backlog.clear()
+
+    # --- the memory map -----------------------------------------------------------------------------------------------
+
+    def vmm_frame(self, call: Any) -> None:
+        """A call of the VMM; ``set_map`` is answered when the new map is in force."""
+        answer = self.answer(call)
+        if answer.value is not _LATER:
+            self.answer_vmm(answer)
+
+    def answer(self, call: Any) -> Return:
+        self._seq = call.seq
+        return super().answer(call)
+
+    def op_get_generation(self) -> int:
+        return self._key.generation if self._key is not None else 0
+
+    def op_set_map(self, generation: int, ranges: list[tuple[int, int, int, int]]) -> Any:
+        """A new memory map ``[(iova, size, guest address, access)]`` under ``generation``, which must grow."""
+        if self._change is not None:
+            raise self._refuse_map(errno.EBUSY, "a change of map is under way")
+        if len(ranges) > MAX_MAPPINGS:
+            raise self._refuse_map(errno.E2BIG, f"{len(ranges)} ranges, at most {MAX_MAPPINGS}")
+        if self._key is not None and generation < self._key.generation:
+            raise self._refuse_map(errno.EINVAL, f"generation {generation} is before {self._key.generation}")
+        try:
+            key = MemoryKey(MemoryMap(Mapping(*r) for r in ranges), generation)
+        except MemoryFaultError as fault:
+            raise self._refuse_map(errno.EINVAL, str(fault)) from None
+        if self._key is not None and generation == self._key.generation:
+            if key.map != self._key.map:
+                raise self._refuse_map(errno.EINVAL, f"generation {generation} already has another map")
+            return None
+        live = {queue.index for queue in self.queues if queue.live and not queue.broken}
+        if not live:
+            self._key = key
+            self.nic_stats.map_changes += 1
+            if self.status & Status.DRIVER_OK:
+                self.start()
+            return None
+        self._change = (self._seq, key, live)
+        for index in sorted(live):
+            self.send(Suspend(index))
+        return _LATER
+
+    def _refuse_map(self, code: int, reason: str) -> Refusal:
+        self.nic_stats.map_refused += 1
+        return Refusal(code, f"set_map: {reason}")
+
+    def on_saved(self, message: Saved) -> None:
+        self._stands(message.queue)
+
+    def on_resynced(self, message: Resync) -> None:
+        if self._change is not None and message.queue in self._change[2]:
+            # the link went down in mid-change: where the port stands now is what Saved would have said
+            self.queues[message.queue].flush()
+            self._stands(message.queue)
+        else:
+            super().on_resynced(message)
+
+    def _stands(self, index: int) -> None:
+        """Queue ``index`` fetches no more, and everything it had fetched has arrived."""
+        if self._change is None:
+            return
+        seq, key, waiting = self._change
+        waiting.discard(index)
+        if waiting:
+            return
+        self._change = None
+        self._key = key
+        self._hand_back()
+        for queue in self.queues:
+            if queue.live and not queue.broken:
+                queue.flush()
+                self.send(Destroy(queue.index))
+                queue.create(key)
+        self.nic_stats.map_changes += 1
+        self.answer_vmm(Return(seq, 0))
+
+    def _hand_back(self) -> None:
+        """Chains fetched under the old key and not processed: the new objects fetch them again."""
+        rx = [head for head, _ in self.rx_buffers]
+        tx = [head for head, _, _ in self.tx_waiting]
+        self.queues[RX].hand_back(rx)
+        self.queues[TX].hand_back(tx)
+        self.nic_stats.chains_handed_back += len(rx) + len(tx)
+        self.rx_buffers.clear()
+        self.tx_waiting.clear()
+
+
+#: Value of an answer that is sent when the change of map is done.
+_LATER: Final = object()
