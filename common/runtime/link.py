@@ -146,6 +146,8 @@ class _ServerLink(Link):
         _keep_alive(self._transport)
         if server.waiting > server.max_unauthenticated:
             self._refuse(HandshakeError("too_many", server.waiting, server.max_unauthenticated, "not yet welcomed"))
+            if self._transport is not None:
+                self._transport.close()  # a flood is not worth lingering for
 
     def _first_frame(self, body: bytes) -> None:
         self._arrived()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from common.errors import RemoteError
@@ -29,6 +30,13 @@ MAX_LOGGED: Final = 256
 ID_LIMIT: Final = (1 << 32) - 1
 
 
+@dataclass(slots=True)
+class PortStats:
+    """What the port counts beside its Its."""
+
+    dropped_msis: int = 0
+
+
 class Source(Protocol):
     """Where an MSI came from, and where its confirmation goes."""
 
@@ -44,7 +52,7 @@ class GuestPort:
 
     __slots__ = (
         "_arrived", "_clock", "_dma", "_late", "_link", "_log", "_logged", "_sources", "_world", "_writes", "batches",
-        "dropped_msis", "epoch", "guest", "its", "latencies",
+        "stats", "epoch", "guest", "its", "latencies",
     )  # fmt: skip
 
     def __init__(
@@ -63,7 +71,7 @@ class GuestPort:
         self.epoch = epoch
         self.batches = Histogram()
         self.latencies = Histogram()
-        self.dropped_msis = 0
+        self.stats: Final = PortStats()
         self._world: Final = world
         self._clock: Final = clock
         self._log: Final = log
@@ -159,7 +167,7 @@ class GuestPort:
             if previous is None:
                 self._sources.pop(device)
             if self._late >= MAX_LATE:
-                self.dropped_msis += 1
+                self.stats.dropped_msis += 1
                 return
             self._late += 1
             self._world.spawn(f"msi {self.guest}", self._msi_late(source, message))

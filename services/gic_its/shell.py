@@ -109,6 +109,7 @@ class ItsService(Service[ItsConfig]):
         self.metrics.counters_of("its", "Interrupts", its.stats, guest=guest)
         self.metrics.counters_of("its", "Commands run", its.commands, guest=guest)
         self.metrics.counters_of("its_error", "Commands skipped", its.errors, guest=guest)
+        self.metrics.counters_of("its", "Link to the ITS", port.stats, guest=guest)
         port.batches = self.metrics.queue(f"{guest}:cmdq", lambda: its.queued)
         port.latencies = self.metrics.queue(f"{guest}:lpi", lambda: its.control.outstanding)
         return port

@@ -10,7 +10,7 @@ from typing import Final
 
 from common.errors import MemoryFaultError
 from common.gic.entries import ENTRY_SIZE, L1, NOT_MAPPED, PAGE, Cte, Dte, Ite
-from common.gic.registers import BASER_INDIRECT, BASER_PAGES, BASER_VALID, baser_address
+from common.gic.registers import BASER_INDIRECT, BASER_PAGES, baser_address
 from common.registers import RegisterFile
 from common.world import Table
 from services.gic_its.dma import Dma
@@ -40,8 +40,6 @@ class Tables:
     async def device_entry(self, device: int) -> int | None:
         """Guest address of the DTE of ``device``; None where the table does not reach (IHI 0069 §5.2.2)."""
         baser = self._registers.get("GITS_BASER0")
-        if not baser & BASER_VALID:
-            return None
         base, pages = baser_address(baser), BASER_PAGES.get(baser) + 1
         offset = device * ENTRY_SIZE
         if baser & BASER_INDIRECT:
@@ -62,7 +60,7 @@ class Tables:
     async def collection_fits(self, icid: int) -> bool:
         """Whether the collection table is large enough for ``icid`` and lies in guest memory."""
         baser = self._registers.get("GITS_BASER1")
-        if not baser & BASER_VALID or icid * ENTRY_SIZE >= self._collection_bytes(baser):
+        if icid * ENTRY_SIZE >= self._collection_bytes(baser):
             return False
         return await self._visible(baser_address(baser) + icid * ENTRY_SIZE) is not None
 

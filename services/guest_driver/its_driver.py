@@ -164,15 +164,18 @@ class ItsDriver:
         """Program redistributors and ITS from reset, and map a collection for every vCPU."""
         size = config_table_size(self._layout.id_bits)
         self._memory.write(self._config, bytes([config_byte(False)]) * size)
-        await self.restore()
+        await self._set_up()
 
     async def restore(self) -> None:
         """Program a fresh ITS with everything that was mapped so far (Linux: its_restore_enable, then each mapping).
 
         What was pending in the old one is gone; devices send again what was not confirmed.
         """
+        self.stats.restores += 1
+        await self._set_up()
+
+    async def _set_up(self) -> None:
         async with self._mutex:
-            self.stats.restores += 1
             await self._program()
             commands = [Command(op.MAPC, icid=vcpu, rdbase=vcpu, valid=1) for vcpu in range(self._cpus)]
             for device in self._device_ids:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from common.errors import CallError
+from common.errors import BackpressureError, CallError
 from common.gic.commands import COMMAND_SIZE, Command, encode
 from common.gic.registers import (
     ATTRIBUTES_ITS,
@@ -27,6 +27,8 @@ from common.world import Deadline, Memory, World
 
 #: Seconds after which a batch that CREADR has not passed counts as hung (Linux: one second).
 TIMEOUT: Final = 1.0
+#: Bytes of commands that may wait for a lost link to come back.
+BACKLOG: Final = 1 << 20
 ETIMEDOUT: Final = 110
 ENXIO: Final = 6
 
@@ -94,19 +96,26 @@ class CommandQueue:
     async def run(self, commands: Sequence[Command]) -> None:
         """Run a batch; returns when CREADR has passed its end. Raises CallError (ETIMEDOUT) if it does not.
 
-        Where that, or a LinkDownError, cuts a batch off, the next call runs it again first; an empty one does, too.
+        Where a LinkDownError cuts a batch off, the next call runs it again first; an empty one does, too. Raises
+        BackpressureError if more than BACKLOG bytes were cut off.
         """
         state = self._state
         data = state.cut + b"".join(encode(command) for command in commands)
         if not data:
             return
+        if len(data) > BACKLOG:
+            raise BackpressureError(f"{len(data)} bytes of ITS commands wait for a link")
         state.cut = data
         if state.unsure:
             state.write = await self._mmio.read("its", GITS_CWRITER, 8) & QUEUE_OFFSET
             state.read = await self._mmio.read("its", GITS_CREADR, 8) & QUEUE_OFFSET
         state.unsure = True
         for at in range(0, len(data), self._size // 2):
-            await self._post(data[at : at + self._size // 2])
+            try:
+                await self._post(data[at : at + self._size // 2])
+            except CallError:
+                state.cut = b""  # the ITS hangs and the caller knows: nothing is run behind its back
+                raise
         state.cut, state.unsure = b"", False
         self._stats.batches += 1
 

@@ -63,7 +63,7 @@ class PortQueue:
     __slots__ = (
         "again_sent",
         "alive", "broken", "fault", "generation", "in_flight", "index", "irq_number", "kicked", "memory", "policy",
-        "ring", "suspended", "visible",
+        "resyncing", "ring", "suspended", "visible",
     )  # fmt: skip
 
     def __init__(self, world: World, index: int) -> None:
@@ -75,6 +75,8 @@ class PortQueue:
         self.policy = 0
         self.alive = False
         self.suspended = False
+        #: the link came back and the device has not attached yet: answers that it sends may not fit, and are repeated
+        self.resyncing = False
         self.broken = False
         #: what this side told the device when it broke the queue
         self.fault: Broken | None = None
@@ -142,7 +144,7 @@ class Port:
                 self.send(
                     Resync(queue.index, ring.last_avail_idx, ring.used_idx, len(queue.in_flight), queue.irq_number)
                 )
-                queue.suspended = True  # until the device attaches
+                queue.suspended = queue.resyncing = True  # until the device attaches
 
     def link_down(self) -> None:
         """Nothing is fetched until the device is back."""
@@ -200,7 +202,7 @@ class Port:
             return
         standing = queue.alive and queue.ring is not None
         queue.policy = message.policy
-        queue.suspended = False
+        queue.suspended = queue.resyncing = False
         queue.broken = False
         queue.fault = None
         if not (standing and queue.generation == message.generation):
@@ -339,6 +341,8 @@ class Port:
         seen = (ring.used_idx - message.first_idx) & 0xFFFF
         if seen:
             if seen > len(elems):
+                if queue.resyncing:  # sent before the device had heard where this side stands
+                    return
                 raise RemoteError("used.first_idx", message.first_idx, ring.used_idx, "not where the port stands")
             elems = elems[seen:]
         pushed: list[tuple[int, int]] = []

@@ -41,8 +41,10 @@ class Known:
     """What the agent found out about the platform before the load began."""
 
     vendor: str
-    #: clock → its rates in Hz, those that can be set to at least two
+    #: clock → rates in Hz that the load sets it to, of the clocks that have at least two
     clocks: dict[int, list[int]]
+    #: clock → rate in Hz after a reset of the platform
+    defaults: dict[int, int]
     sensors: list[Descriptor]
 
 
@@ -66,7 +68,7 @@ class ScmiWork:
     async def discover(self) -> None:
         """Learn what there is to ask for, and subscribe to trip points."""
         agent = self._guest.agent
-        clocks = {}
+        clocks, defaults = {}, {}
         for clock in range((await agent.clock.attributes()).clocks):
             rates = await agent.clock.describe_rates(clock)
             settable = list(rates.rates)
@@ -75,7 +77,8 @@ class ScmiWork:
                 settable = [lowest, min(lowest + 8 * step, highest)]
             if len(set(settable)) > 1:
                 clocks[clock] = settable
-        self._known = Known(await agent.base.vendor(), clocks, await agent.sensor.discover())
+                defaults[clock] = await agent.clock.rate_get(clock)
+        self._known = Known(await agent.base.vendor(), clocks, defaults, await agent.sensor.discover())
         agent.sensor.on_trip_point(self._tripped)
         await self._subscribe()
 
@@ -130,7 +133,11 @@ class ScmiWork:
         before: dict[int, int] = {}
         while self._running and sensors:
             for number in sensors:
-                await self._do(lambda poll, number=number: self._set_trip(number, before, poll), False)  # type: ignore[misc]
+                await self._do(
+                    "trip_point",
+                    lambda poll, number=number: self._set_trip(number, before, poll),  # type: ignore[misc]
+                    False,
+                )
             await asyncio.sleep(TRIP_EVERY)
 
     async def _set_trip(self, number: int, before: dict[int, int], poll: bool) -> bool:
@@ -157,20 +164,20 @@ class ScmiWork:
             poll = turn & 3 < config.polled_of_four
             kind = turn % 5
             if kind == 0:
-                await self._do(self._vendor, poll)
+                await self._do("vendor", self._vendor, poll)
             elif kind in (1, 2) and mine is not None:
                 rates = known.clocks[mine]
                 rate = rates[turn % len(rates)]
-                await self._do(lambda p, rate=rate: self._rate_set(mine, rate, p), poll)  # type: ignore[misc]
+                await self._do("rate_set", lambda p, rate=rate: self._rate_set(mine, rate, p), poll)  # type: ignore[misc]
             elif kind == 3 and mine is not None:
-                await self._do(lambda p: self._rate_get(mine, p), poll)
+                await self._do("rate_get", lambda p: self._rate_get(mine, p), poll)
             else:
                 number = turn % len(known.sensors)
-                await self._do(lambda p, number=number: self._reading(number, p), poll)  # type: ignore[misc]
+                await self._do("reading", lambda p, number=number: self._reading(number, p), poll)  # type: ignore[misc]
             if config.scmi_pause:
                 await asyncio.sleep(config.scmi_pause)
 
-    async def _do(self, command: Callable[[bool], Awaitable[bool]], poll: bool) -> None:
+    async def _do(self, name: str, command: Callable[[bool], Awaitable[bool]], poll: bool) -> None:
         """One command in the books: sent, answered, checked."""
         books, guest = self.books, self._guest
         books.sent += 1
@@ -205,7 +212,7 @@ class ScmiWork:
             guest.took(guest.scmi_port, CMDQ, "cmdq")
         if not good:
             books.corrupted += 1
-            guest.log.error("SCMI answer is wrong", command=getattr(command, "__name__", "command"))
+            guest.log.error("SCMI answer is wrong", command=name)
 
     async def _vendor(self, poll: bool) -> bool:
         assert self._known is not None
@@ -223,7 +230,9 @@ class ScmiWork:
         assert self._known is not None
         rate = await self._guest.agent.clock.rate_get(clock, poll=poll)
         want = self._rates.get(clock)
-        return rate == want if want is not None else rate in self._known.clocks[clock]
+        if want is not None:
+            return rate == want
+        return rate == self._known.defaults[clock] or rate in self._known.clocks[clock]
 
     async def _reading(self, number: int, poll: bool) -> bool:
         assert self._known is not None

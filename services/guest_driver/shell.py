@@ -28,7 +28,7 @@ class GuestService(Service[GuestConfig]):
         super().__init__(config)
         self.guests: list[Guest] = []
         self.loads: list[Workload] = []
-        self._stopping_load: asyncio.Task[None] | None = None
+        self._up = False
         path = config.workload.pcap
         try:
             with Path(path).open("rb") as file:
@@ -36,12 +36,10 @@ class GuestService(Service[GuestConfig]):
         except (OSError, RemoteError) as error:
             raise ConfigError(path, "workload.pcap", str(error)) from error
 
-    async def admin_routes(self) -> None:
+    async def start(self) -> None:
         self.admin.get("/report", lambda: books(self.loads))
         self.admin.post("/workload/start", self._start_load)
         self.admin.post("/workload/stop", self._stop_load)
-
-    async def start(self) -> None:
         waits = {
             name: self.metrics.histogram(
                 "ringmesh_poll_latency_seconds",
@@ -54,7 +52,7 @@ class GuestService(Service[GuestConfig]):
             guest = Guest(f"guest{number}", self, waits)
             self.guests.append(guest)
             self.loads.append(Workload(guest, self.config.workload, self._frames))
-        self.ready_when("guests are not up", lambda: all(guest.ready for guest in self.guests))
+        self.ready_when("guests are not up", lambda: self._up)
         for name in QUEUES:
             self.metrics.gauge(
                 "ringmesh_queue_depth", "Entries that wait in a queue now.", fn=self._depth_of(name), queue=name
@@ -68,6 +66,7 @@ class GuestService(Service[GuestConfig]):
             await load.prepare()
             agent = load.guest.agent
             self.metrics.counters_of("scmi", "SCMI agent", agent.stats, guest=load.guest.name)
+        self._up = True
         self.log.info("guests are up", guests=len(self.guests))
         if self.config.workload.autostart:
             await self._start_load({})
@@ -82,7 +81,7 @@ class GuestService(Service[GuestConfig]):
     # --- the workload -------------------------------------------------------------------------------------------------
 
     async def _start_load(self, _body: Any) -> dict[str, Any]:
-        if not all(guest.ready for guest in self.guests):
+        if not self._up:
             raise RemoteError("workload", None, None, "the guests are not up yet")
         for load in self.loads:
             load.start()

@@ -77,7 +77,11 @@ class Mesh:
         ports = free_ports(7)
         link = dict(zip(("scmi", "nic", "its"), ports, strict=False))
         admin = dict(zip(ROLES, ports[3:], strict=True))
-        common = {"RINGMESH_TOKEN": self.token, "RINGMESH_ADMIN__HOST": LOOPBACK} | settings
+        common = {
+            "RINGMESH_TOKEN": self.token,
+            "RINGMESH_ADMIN__HOST": LOOPBACK,
+            "RINGMESH_LOG__LEVEL": "warning",
+        } | settings
         peers = {f"RINGMESH_{role.upper()}__PORT": str(port) for role, port in link.items()}
         peers |= {f"RINGMESH_{role.upper()}__HOST": LOOPBACK for role in link}
         own: dict[str, dict[str, str]] = {

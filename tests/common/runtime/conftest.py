@@ -119,14 +119,26 @@ async def handler() -> NotingHandler:
 
 
 @pytest.fixture
-async def server(handler: NotingHandler, metrics: Metrics) -> AsyncIterator[LinkServer]:
-    """An scmi server on loopback whose links all go to ``handler``."""
-    server = LinkServer(
-        role="scmi", token=TOKEN, epoch=42, accept=lambda hello: handler, metrics=metrics, hello_timeout=0.3
-    )
-    await server.start("127.0.0.1", 0)
-    yield server
-    await server.close()
+async def serve(handler: NotingHandler, metrics: Metrics) -> AsyncIterator[Callable[..., Awaitable[LinkServer]]]:
+    """``await serve(**changes)`` starts an scmi server on loopback; unless changed its links all go to ``handler``."""
+    servers: list[LinkServer] = []
+
+    async def start(port: int = 0, **changes: Any) -> LinkServer:
+        settings: dict[str, Any] = {
+            "role": "scmi", "token": TOKEN, "epoch": 42, "accept": lambda hello: handler, "metrics": metrics,
+        }  # fmt: skip
+        servers.append(LinkServer(**(settings | changes)))
+        await servers[-1].start("127.0.0.1", port)
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        await server.close()
+
+
+@pytest.fixture
+async def server(serve: Callable[..., Awaitable[LinkServer]]) -> LinkServer:
+    return await serve(hello_timeout=0.3)
 
 
 @pytest.fixture

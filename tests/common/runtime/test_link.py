@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -18,12 +19,22 @@ GUARD = 10.0
 REFUSED = "ringmesh_frames_refused_total"
 
 
-def _client(port: int, handler: Any, metrics: Metrics, **changes: Any) -> LinkClient:
-    settings: dict[str, Any] = {
-        "role": "guest", "peer": "scmi", "host": "127.0.0.1", "port": port, "token": TOKEN, "epoch": 9,
-        "handler": handler, "metrics": metrics, "guest": "vm0", "rng": random.Random(1),
-    }  # fmt: skip
-    return LinkClient(**(settings | changes))
+@pytest.fixture
+async def client_to(metrics: Metrics) -> AsyncIterator[Callable[..., LinkClient]]:
+    """``client_to(port, handler, **changes)``: a guest's client that is closed at the end."""
+    clients: list[LinkClient] = []
+
+    def make(port: int, handler: Any, **changes: Any) -> LinkClient:
+        settings: dict[str, Any] = {
+            "role": "guest", "peer": "scmi", "host": "127.0.0.1", "port": port, "token": TOKEN, "epoch": 9,
+            "handler": handler, "metrics": metrics, "guest": "vm0", "rng": random.Random(1),
+        }  # fmt: skip
+        clients.append(LinkClient(**(settings | changes)))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        await client.close()
 
 
 async def test_hello_and_welcome(server: LinkServer, handler: Any, dial: Any) -> None:
@@ -95,17 +106,14 @@ async def test_a_silent_client_is_cut_at_the_hello_time_out(server: LinkServer, 
     assert server.waiting == 0
 
 
-async def test_a_client_that_drips_its_hello_is_cut_too(server: LinkServer, metrics: Metrics, dial: Any) -> None:
+async def test_a_client_that_drips_its_hello_is_cut_too(server: LinkServer, dial: Any) -> None:
     peer = await dial(server.port)
     peer.write(b"\x40\x00\x00\x00\x96")
     assert [m.field for m in await peer.read_all()] == ["hello_timeout"]
 
 
-async def test_connections_without_hello_are_limited(handler: Any, metrics: Metrics, dial: Any) -> None:
-    server = LinkServer(
-        role="scmi", token=TOKEN, epoch=1, accept=lambda h: handler, metrics=metrics, max_unauthenticated=2
-    )
-    await server.start("127.0.0.1", 0)
+async def test_connections_without_hello_are_limited(metrics: Metrics, dial: Any, serve: Any) -> None:
+    server = await serve(epoch=1, max_unauthenticated=2)
     first, _second, third = [await dial(server.port) for _ in range(3)]
     assert [m.field for m in await third.read_all()] == ["too_many"]
     assert metrics.value(REFUSED, link="unknown", reason="too_many") == 1
@@ -115,23 +123,19 @@ async def test_connections_without_hello_are_limited(handler: Any, metrics: Metr
     assert server.waiting == 0
 
 
-async def test_accept_may_refuse(metrics: Metrics, dial: Any) -> None:
+async def test_accept_may_refuse(dial: Any, serve: Any) -> None:
     def accept(hello: Hello) -> Any:
         raise HandshakeError("guest", hello.guest, None, "no such guest here")
 
-    server = LinkServer(role="scmi", token="", epoch=1, accept=accept, metrics=metrics)
-    await server.start("127.0.0.1", 0)
+    server = await serve(token="", epoch=1, accept=accept)
     peer = await dial(server.port)
     peer.write(Hello(VERSION, "guest", "whatever: no token is set", 1, "vm9"))
     assert [m.field for m in await peer.read_all()] == ["guest"]
     await server.close()
 
 
-async def test_roles_can_be_narrowed(metrics: Metrics, handler: Any, dial: Any) -> None:
-    server = LinkServer(
-        role="nic", token=TOKEN, epoch=1, accept=lambda h: handler, metrics=metrics, roles=["guest", "vmm"]
-    )
-    await server.start("127.0.0.1", 0)
+async def test_roles_can_be_narrowed(metrics: Metrics, handler: Any, dial: Any, serve: Any) -> None:
+    server = await serve(role="nic", epoch=1, roles=["guest", "vmm"])
     peer = await dial(server.port)
     peer.write(Hello(VERSION, "its", TOKEN, 1))
     assert [m.field for m in await peer.read_all()] == ["role"]
@@ -165,10 +169,12 @@ async def test_an_address_in_use_is_a_config_error(server: LinkServer, metrics: 
 # --- the client ---------------------------------------------------------------------------------------------------
 
 
-async def test_client_and_server_talk(server: LinkServer, handler: Any, metrics: Metrics, noting: Any) -> None:
+async def test_client_and_server_talk(
+    server: LinkServer, handler: Any, metrics: Metrics, noting: Any, client_to: Any
+) -> None:
     handler.on_frame = lambda link, message: link.send(Return(message.seq, 0, message.op))
     mine = noting()
-    client = _client(server.port, mine, metrics)
+    client = client_to(server.port, mine)
     assert client.link is None
     await client.start()
     await client.start()
@@ -186,24 +192,21 @@ async def test_client_and_server_talk(server: LinkServer, handler: Any, metrics:
     assert metrics.value("ringmesh_link_dropped_total", link="scmi") == 1
 
 
-async def test_client_comes_back_after_the_server_restarted(handler: Any, metrics: Metrics, noting: Any) -> None:
+async def test_client_comes_back_after_the_server_restarted(
+    metrics: Metrics, noting: Any, serve: Any, client_to: Any
+) -> None:
     mine = noting()
 
-    async def serve(port: int, epoch: int) -> LinkServer:
-        server = LinkServer(role="scmi", token=TOKEN, epoch=epoch, accept=lambda h: handler, metrics=metrics)
-        await server.start("127.0.0.1", port)
-        return server
-
-    server = await serve(0, 1)
+    server = await serve(epoch=1)
     port = server.port
-    client = _client(port, mine, metrics)
+    client = client_to(port, mine)
     await client.start()
     await mine.until(lambda: mine.link is not None)
     for epoch in (2, 3):
         await server.close()
         await mine.until(lambda epoch=epoch: len(mine.downs) == epoch - 1)
         assert client.link is None
-        server = await serve(port, epoch)
+        server = await serve(port, epoch=epoch)
         await mine.until(lambda: mine.link.is_up)
         assert mine.link.peer_epoch == epoch
     assert metrics.value("ringmesh_link_reconnects_total", link="scmi") == 2
@@ -214,10 +217,10 @@ async def test_client_comes_back_after_the_server_restarted(handler: Any, metric
 
 
 async def test_client_that_is_refused_keeps_trying_and_backs_off(
-    server: LinkServer, metrics: Metrics, noting: Any
+    server: LinkServer, metrics: Metrics, noting: Any, client_to: Any
 ) -> None:
     mine = noting()
-    client = _client(server.port, mine, metrics, token="wrong")
+    client = client_to(server.port, mine, token="wrong")
     await client.start()
     async with asyncio.timeout(GUARD):
         while metrics.value(REFUSED, link="unknown", reason="token") < 4:
@@ -227,13 +230,13 @@ async def test_client_that_is_refused_keeps_trying_and_backs_off(
     await client.close()
 
 
-async def test_client_without_a_server_keeps_trying_until_closed(metrics: Metrics, noting: Any) -> None:
+async def test_client_without_a_server_keeps_trying_until_closed(noting: Any, client_to: Any) -> None:
     mine = noting()
     placeholder = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0)
     port = placeholder.sockets[0].getsockname()[1]
     placeholder.close()
     await placeholder.wait_closed()
-    client = _client(port, mine, metrics)
+    client = client_to(port, mine)
     await client.start()
     await asyncio.sleep(0.1)
     await client.close()
@@ -250,7 +253,9 @@ async def test_client_without_a_server_keeps_trying_until_closed(metrics: Metric
         (b"\x01\x00\x00\x00\xc1", "body"),
     ],
 )
-async def test_client_checks_the_welcome(metrics: Metrics, noting: Any, answer: Any, reason: str) -> None:
+async def test_client_checks_the_welcome(
+    metrics: Metrics, noting: Any, answer: Any, reason: str, client_to: Any
+) -> None:
     from common.wire.codec import encode
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -260,7 +265,7 @@ async def test_client_checks_the_welcome(metrics: Metrics, noting: Any, answer: 
 
     fake = await asyncio.start_server(talk, "127.0.0.1", 0)
     mine = noting()
-    client = _client(fake.sockets[0].getsockname()[1], mine, metrics)
+    client = client_to(fake.sockets[0].getsockname()[1], mine)
     await client.start()
     async with asyncio.timeout(GUARD):
         while not metrics.value(REFUSED, link="scmi", reason=reason):
@@ -270,13 +275,13 @@ async def test_client_checks_the_welcome(metrics: Metrics, noting: Any, answer: 
     fake.close()
 
 
-async def test_client_cuts_a_server_that_never_answers(metrics: Metrics, noting: Any) -> None:
+async def test_client_cuts_a_server_that_never_answers(metrics: Metrics, noting: Any, client_to: Any) -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
 
     fake = await asyncio.start_server(silent, "127.0.0.1", 0)
-    client = _client(fake.sockets[0].getsockname()[1], noting(), metrics, hello_timeout=0.05)
+    client = client_to(fake.sockets[0].getsockname()[1], noting(), hello_timeout=0.05)
     await client.start()
     async with asyncio.timeout(GUARD):
         while not metrics.value(REFUSED, link="scmi", reason="hello_timeout"):
@@ -285,15 +290,14 @@ async def test_client_cuts_a_server_that_never_answers(metrics: Metrics, noting:
     fake.close()
 
 
-async def test_a_pair_of_roles_without_messages_is_a_local_error(metrics: Metrics, noting: Any) -> None:
+async def test_a_pair_of_roles_without_messages_is_a_local_error(noting: Any, client_to: Any) -> None:
     with pytest.raises(LocalError, match="vmm to its"):
-        _client(1, noting(), metrics, role="vmm", peer="its")
+        client_to(1, noting(), role="vmm", peer="its")
 
 
-async def test_devices_may_talk_to_the_its(metrics: Metrics, handler: Any, noting: Any) -> None:
-    server = LinkServer(role="its", token=TOKEN, epoch=1, accept=lambda h: handler, metrics=metrics)
-    await server.start("127.0.0.1", 0)
-    client = _client(server.port, noting(), metrics, role="nic", peer="its", guest="")
+async def test_devices_may_talk_to_the_its(handler: Any, noting: Any, serve: Any, client_to: Any) -> None:
+    server = await serve(role="its", epoch=1)
+    client = client_to(server.port, noting(), role="nic", peer="its", guest="")
     await client.start()
     async with asyncio.timeout(GUARD):
         link = await client.wait_up()

@@ -231,12 +231,9 @@ async def test_an_oversize_message_of_our_own_is_the_callers_error(server: LinkS
     assert await peer.read() == Kick(1)
 
 
-async def test_each_batch_and_each_change_stirs_the_world(handler: Any, metrics: Metrics, dial: Any) -> None:
+async def test_each_batch_and_each_change_stirs_the_world(handler: Any, dial: Any, serve: Any) -> None:
     stirred: list[int] = []
-    server = LinkServer(
-        role="scmi", token="", epoch=1, accept=lambda h: handler, metrics=metrics, stir=lambda: stirred.append(1)
-    )
-    await server.start("127.0.0.1", 0)
+    server = await serve(token="", epoch=1, stir=lambda: stirred.append(1))
     peer = await _up(server, handler, dial)
     before = len(stirred)
     peer.write(Call(1, "op", []), Call(2, "op", []))

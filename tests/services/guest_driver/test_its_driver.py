@@ -222,8 +222,7 @@ async def test_any_order_of_calls_leaves_its_and_driver_agreeing(steps: list[tup
     await driver.start()
     await driver.map_device(3, 6)
     model: dict[int, int] = {}
-    number = 0
-    for step, event in steps:
+    for number, (step, event) in enumerate(steps, 1):
         if step == "map" and event not in model:
             await driver.map_event(3, event, 8200 + event, 0)
             await driver.enable_lpi(3, event)
@@ -237,7 +236,6 @@ async def test_any_order_of_calls_leaves_its_and_driver_agreeing(steps: list[tup
         elif step == "restart":
             platform.fresh()
             await driver.restore()
-        number += 1
         platform.taken.clear()
         taken = platform.its.try_msi(3, event, number)
         assert taken == (event in model)

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import CallError
+from common.errors import BackpressureError, CallError, LinkDownError
 from common.gic import commands as op
 from common.gic.commands import COMMAND_SIZE, Command, decode
 from common.gic.registers import GITS_CREADR, GITS_CWRITER
 from common.memory import GuestMemory
 from common.runtime.world import AsyncWorld
-from services.guest_driver.its_queue import CommandQueue, ItsDriverStats
+from services.guest_driver.its_queue import BACKLOG, CommandQueue, ItsDriverStats
 
 BASE, SIZE = 0x1_0000, 0x1_0000
 
@@ -66,21 +66,36 @@ async def test_every_command_runs_once_and_in_order(batches: list[int]) -> None:
     assert (stats.commands, stats.batches) == (sent, len(batches))
 
 
-async def test_an_its_that_does_not_move_is_a_time_out_and_the_batch_is_kept() -> None:
+async def test_an_its_that_does_not_move_is_a_time_out() -> None:
     its = SlowIts(pace=0)
     commands, stats = queue(its, timeout=0.01)
-    with pytest.raises(CallError, match="CREADR"):
-        await commands.run([Command(op.SYNC, rdbase=1)])
-    assert stats.timeouts == 1
-    for _ in range(3):  # fill it: the queue must never run over CREADR
+    for _ in range(4):  # fill it: the queue must never run over CREADR
         with pytest.raises(CallError, match="CREADR"):
             await commands.run([Command(op.SYNC, rdbase=2)] * 900)
+    assert stats.timeouts == 4
     assert stats.queue_full > 0
     assert its.creadr == 0
-    assert its.cwriter != its.creadr
-    its.pace = 100
-    await commands.run(())
-    assert Command(op.SYNC, rdbase=2) in its.ran
+    assert its.cwriter == 1800 * COMMAND_SIZE
+    its.pace = 3000
+    await commands.run([Command(op.SYNC, rdbase=3)])
+    assert its.ran == [Command(op.SYNC, rdbase=2)] * 1800 + [Command(op.SYNC, rdbase=3)]
+
+
+async def test_what_a_lost_link_cuts_off_is_bounded() -> None:
+    class Down(SlowIts):
+        async def write(self, frame: str, offset: int, size: int, value: int) -> None:
+            raise LinkDownError("mmio")
+
+        async def read(self, frame: str, offset: int, size: int) -> int:
+            raise LinkDownError("mmio")
+
+    commands, _ = queue(Down(pace=1))
+    batch = [Command(op.SYNC)] * (BACKLOG // COMMAND_SIZE // 4)
+    for _ in range(4):
+        with pytest.raises(LinkDownError):
+            await commands.run(batch)
+    with pytest.raises(BackpressureError):
+        await commands.run(batch)
 
 
 async def test_an_empty_batch_writes_nothing() -> None:

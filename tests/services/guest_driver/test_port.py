@@ -301,6 +301,7 @@ class Mesh(RuleBasedStateMachine):
             self.connect()
         for queue in (0, 1):
             self.kick(queue)
+        self.pump_device(0)
         for _ in range(200):
             self.deliver_everything()
             if not self.device.held:
@@ -312,7 +313,7 @@ class Mesh(RuleBasedStateMachine):
         for index, queue in enumerate(self.device.queues):
             assert queue.irq_number == self.irqs[index] == self.raised.get(40 + index, 0), "an interrupt was lost"
         for queue in (0, 1):
-            self.collect(queue)
+            self.collect(queue, False)
         assert not self.wanted, "buffers never completed"
         assert all(driver.num_free == driver.size for driver in self.drivers)
 

@@ -1,0 +1,304 @@
+"""The ITS service over real TCP links: a guest with the real ITS driver, a device service, crashes of each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from common.errors import LinkDownError, MemoryFaultError
+from common.memory import GuestMemory
+from common.runtime.link import Link, LinkClient, LinkServer
+from common.runtime.metrics import Metrics
+from common.runtime.world import AsyncWorld
+from common.wire.messages import (
+    DmaData,
+    DmaRead,
+    DmaWrite,
+    Eoi,
+    Lpi,
+    MmioDone,
+    MmioRead,
+    MmioWrite,
+    Msi,
+    MsiDone,
+)
+from services.gic_its.config import ItsConfig, LimitsConfig
+from services.gic_its.shell import ItsService
+from services.guest_driver.its_driver import ItsDriver
+
+
+class Guest:
+    """A guest's end of the link: memory behind DMA, futures behind MMIO, LPIs taken at once unless ``masked``."""
+
+    def __init__(self) -> None:
+        self.world = AsyncWorld()
+        self.memory = GuestMemory(0x40_0000, 0x4000_0000)
+        self.free = 0x4000_0000
+        self.driver = ItsDriver(self.world, self, self.memory, self.allocate, cpus=2)
+        self.taken: list[tuple[int, int, int]] = []
+        self.masked = False
+        self.link: Link | None = None
+        self.seq = 0
+        self.waiting: dict[int, asyncio.Future[int]] = {}
+        self.downs: list[str] = []
+
+    def allocate(self, size: int, align: int) -> int:
+        addr = (self.free + align - 1) & ~(align - 1)
+        self.free = addr + size
+        return addr
+
+    def link_up(self, link: Link) -> None:
+        self.link = link
+
+    def link_frame(self, link: Link, message: Any) -> None:
+        if isinstance(message, DmaRead):
+            try:
+                link.send(DmaData(message.seq, self.memory.read(message.addr, message.length)))
+            except MemoryFaultError:
+                link.send(DmaData(message.seq, None))
+        elif isinstance(message, DmaWrite):
+            self.memory.write(message.addr, message.data)
+        elif isinstance(message, MmioDone):
+            self.waiting.pop(message.seq).set_result(message.value)
+        elif isinstance(message, Lpi):
+            self.taken.append((message.vcpu, message.intid, message.number))
+            if not self.masked:
+                link.send(Eoi(message.vcpu, message.intid, message.number))
+
+    def link_batch(self, link: Link) -> None:
+        self.world.stir()
+
+    def link_down(self, link: Link, reason: str) -> None:
+        self.link = None
+        self.downs.append(reason)
+        for future in self.waiting.values():
+            future.set_exception(LinkDownError("mmio", None, None, reason))
+        self.waiting.clear()
+
+    async def _access(self, make: Callable[[int], MmioRead | MmioWrite]) -> int:
+        if self.link is None:
+            raise LinkDownError("mmio")
+        self.seq += 1
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.waiting[self.seq] = future
+        self.link.send(make(self.seq))
+        return await future
+
+    async def read(self, frame: str, offset: int, size: int) -> int:
+        return await self._access(lambda seq: MmioRead(seq, frame, offset, size))
+
+    async def write(self, frame: str, offset: int, size: int, value: int) -> None:
+        await self._access(lambda seq: MmioWrite(seq, frame, offset, size, value))
+
+
+class Device:
+    """A device service's end: what was confirmed."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, int, int, int]] = []
+        self.link: Link | None = None
+
+    def link_up(self, link: Link) -> None:
+        self.link = link
+
+    def link_frame(self, link: Link, message: Any) -> None:
+        assert isinstance(message, MsiDone)
+        self.done.append((message.guest, message.device, message.event, message.number))
+
+    def link_batch(self, link: Link) -> None:
+        return None
+
+    def link_down(self, link: Link, reason: str) -> None:
+        self.link = None
+
+    def msi(self, device: int, event: int, number: int, guest: str = "vm0") -> None:
+        assert self.link is not None
+        self.link.send(Msi(guest, device, event, number))
+
+
+class Mesh:
+    """One ITS service that listens, and clients to it."""
+
+    def __init__(self, config: ItsConfig) -> None:
+        self.config = config
+        self.clients: list[LinkClient] = []
+        self.port = 0
+
+    async def start(self, epoch: int = 1) -> None:
+        self.service = ItsService(self.config)
+        await self.service.start()
+        self.server = LinkServer(
+            role="its", token="", epoch=epoch, accept=self.service.accept, metrics=self.service.metrics
+        )
+        await self.server.start("127.0.0.1", self.port)
+        self.port = self.server.port
+
+    async def stop(self) -> None:
+        await self.server.close()
+        await self.service.world.close()
+
+    async def client(self, role: str, handler: Any, guest: str = "", epoch: int = 5) -> LinkClient:
+        client = LinkClient(
+            role=role, peer="its", host="127.0.0.1", port=self.port, token="", epoch=epoch, handler=handler,
+            metrics=Metrics(role), guest=guest,
+        )  # fmt: skip
+        self.clients.append(client)
+        await client.start()
+        await client.wait_up()
+        return client
+
+
+@pytest.fixture
+async def mesh() -> AsyncIterator[Mesh]:
+    mesh = Mesh(ItsConfig(cpus=2, limits=LimitsConfig(guests=2)))
+    await mesh.start()
+    yield mesh
+    for client in mesh.clients:
+        await client.close()
+    await mesh.stop()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what happens is on the other side of a socket
+            await asyncio.sleep(0.001)
+
+
+async def ready(mesh: Mesh) -> tuple[Guest, Device, LinkClient]:
+    guest, device = Guest(), Device()
+    client = await mesh.client("guest", guest, "vm0")
+    await mesh.client("nic", device)
+    await guest.driver.start()
+    await guest.driver.map_device(0x20, 4)
+    await guest.driver.map_event(0x20, 1, 8192, 1)
+    await guest.driver.enable_lpi(0x20, 1)
+    return guest, device, client
+
+
+async def test_from_msi_to_confirmation(mesh: Mesh) -> None:
+    guest, device, _ = await ready(mesh)
+    for number in range(1, 6):
+        device.msi(0x20, 1, number)
+    await until(lambda: bool(device.done) and device.done[-1] == ("vm0", 0x20, 1, 5))
+    assert guest.taken[0] == (1, 8192, 1)
+    assert guest.taken[-1] == (1, 8192, 5)
+    metrics = mesh.service.metrics
+    assert metrics.value("ringmesh_its_msis_total", guest="vm0") == 5
+    assert metrics.value("ringmesh_its_command_mapti_total", guest="vm0") == 1
+    assert metrics.value("ringmesh_queue_depth", queue="vm0:lpi") == 0
+    assert metrics.value("ringmesh_queue_depth", queue="vm0:cmdq") == 0
+    port = mesh.service.ports["vm0"]
+    assert port.batches.count > 0
+    assert port.latencies.count > 0
+
+
+async def test_msis_that_cannot_be_taken_are_not_confirmed(mesh: Mesh) -> None:
+    guest, device, _ = await ready(mesh)
+    device.msi(0x20, 2, 1)
+    device.msi(0x21, 1, 1)
+    device.msi(0x20, 1, 1, guest="nobody")
+    device.msi(0x20, 1, 1)
+    await until(lambda: bool(device.done))
+    stats = mesh.service.ports["vm0"].its.stats
+    await until(lambda: stats.unmapped == 2)
+    assert mesh.service.routes.unknown_guest == 1
+    assert device.done == [("vm0", 0x20, 1, 1)]
+    await guest.driver.map_event(0x20, 2, 8193, 0)
+    await guest.driver.enable_lpi(0x20, 2)
+    device.msi(0x20, 2, 1)
+    await until(lambda: device.done[-1] == ("vm0", 0x20, 2, 1))
+
+
+async def test_the_guests_link_comes_back(mesh: Mesh) -> None:
+    guest, device, client = await ready(mesh)
+    guest.masked = True
+    device.msi(0x20, 1, 1)
+    await until(lambda: guest.taken == [(1, 8192, 1)])
+    assert guest.link is not None
+    guest.link.close("lost")
+    guest.masked = False
+    device.msi(0x20, 1, 2)
+    await client.wait_up()
+    await until(lambda: ("vm0", 0x20, 1, 2) in device.done)
+    assert guest.taken == [(1, 8192, 1), (1, 8192, 1), (1, 8192, 2)]
+    await guest.driver.resume()
+    assert mesh.service.ports["vm0"].its.control.events == 1
+
+
+async def test_a_restarted_guest_finds_nothing(mesh: Mesh) -> None:
+    _, device, client = await ready(mesh)
+    await client.close()
+    fresh = Guest()
+    await mesh.client("guest", fresh, "vm0", epoch=6)
+    its = mesh.service.ports["vm0"].its
+    assert its.control.devices == ()
+    device.msi(0x20, 1, 1)
+    await until(lambda: its.stats.disabled == 1)
+    await fresh.driver.start()
+    assert its.control.enabled
+    assert device.done == []
+
+
+async def test_a_restarted_its_is_programmed_anew(mesh: Mesh) -> None:
+    guest, device, client = await ready(mesh)
+    await mesh.stop()
+    await mesh.start(epoch=2)
+    link = await client.wait_up()
+    assert link.peer_epoch == 2
+    await until(lambda: device.link is not None)
+    device.msi(0x20, 1, 7)
+    await guest.driver.restore()
+    device.msi(0x20, 1, 7)
+    await until(lambda: device.done == [("vm0", 0x20, 1, 7)])
+    assert guest.taken == [(1, 8192, 7)]
+
+
+async def test_guests_are_bounded_and_named(mesh: Mesh) -> None:
+    for name in ("a", "b"):
+        await mesh.client("guest", Guest(), name)
+    for name in ("c", ""):
+        client = LinkClient(
+            role="guest", peer="its", host="127.0.0.1", port=mesh.port, token="", epoch=5, handler=Guest(),
+            metrics=Metrics("guest"), guest=name,
+        )  # fmt: skip
+        await client.start()
+        await until(
+            lambda: mesh.service.metrics.value("ringmesh_frames_refused_total", link="guest", reason="handler") > 0
+        )
+        assert client.link is None
+        await client.close()
+    assert sorted(mesh.service.ports) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        MmioRead(1, "gicr9", 0, 4),
+        MmioRead(1, "its", 0x10000, 4),
+        MmioWrite(1, "its", 0, 3, 0),
+        MmioWrite(1, "gicd", 0, 4, 0),
+        DmaData(99, b""),
+    ],
+)
+async def test_bad_frames_close_the_guests_link_only(mesh: Mesh, message: MmioRead | MmioWrite | DmaData) -> None:
+    guest = Guest()
+    await mesh.client("guest", guest, "vm0")
+    assert guest.link is not None
+    guest.link.send(message)
+    await until(lambda: len(guest.downs) == 1)
+    await until(lambda: guest.link is not None)
+    await guest.driver.start()
+
+
+@pytest.mark.parametrize("msi", [(-1, 0, 1), (1 << 32, 0, 1), (0, -1, 1), (0, 1 << 32, 1), (0, 0, 0)])
+async def test_bad_msis_close_the_devices_link_only(mesh: Mesh, msi: tuple[int, int, int]) -> None:
+    guest, device, _ = await ready(mesh)
+    device.msi(*msi)
+    await until(lambda: device.link is None)
+    await until(lambda: device.link is not None)
+    device.msi(0x20, 1, 1)
+    await until(lambda: len(device.done) == 1)
+    assert guest.downs == []
