@@ -1,0 +1,93 @@
+"""The mesh for a benchmark: device services as pinned processes, the guest in this one.
+
+The clients of baseline and mesh run on the first processor, the servers of both on the last, so that a ratio compares
+like with like.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+from common.runtime.config import PeerConfig, load
+from services.guest_driver.config import GuestConfig
+from services.guest_driver.shell import GuestService
+from services.mesh.children import free_ports
+from tests.bench.echo import Client
+
+ROOT = Path(__file__).resolve().parents[2]
+PROCESSORS = sorted(os.sched_getaffinity(0))
+
+
+def pin_client() -> None:
+    """This process on the first processor."""
+    os.sched_setaffinity(0, {PROCESSORS[0]})
+
+
+def _spawn(command: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    os.sched_setaffinity(process.pid, {PROCESSORS[-1]})
+    return process
+
+
+@contextlib.contextmanager
+def _stopped(processes: list[subprocess.Popen[bytes]]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+@contextlib.asynccontextmanager
+async def echo() -> AsyncIterator[Client]:
+    """A client of the bare echo."""
+    (port,) = free_ports(1)
+    server = _spawn([sys.executable, "-m", "tests.bench.echo", str(port)], {})
+    with _stopped([server]):
+        assert server.stdout is not None
+        await asyncio.to_thread(server.stdout.readline)
+        transport, client = await asyncio.get_running_loop().create_connection(Client, "127.0.0.1", port)
+        yield client
+        transport.close()
+
+
+@contextlib.asynccontextmanager
+async def mesh(**settings: Any) -> AsyncIterator[GuestService]:
+    """A guest service in this process, up, its devices in others. ``settings`` are fields of the workload section."""
+    scmi, nic, its = free_ports(3)
+    log = {"RINGMESH_LOG__LEVEL": "error", "RINGMESH_ADMIN__PORT": "0", "RINGMESH_ITS__PORT": str(its)}
+    processes = []
+    for role, port in (("its", its), ("scmi", scmi), ("nic", nic)):
+        env = {key: value for key, value in log.items() if role != "its" or key != "RINGMESH_ITS__PORT"}
+        command = [sys.executable, "-m", "services.cli", "serve", role]
+        processes.append(_spawn(command, env | {"RINGMESH_LISTEN__PORT": str(port)}))
+    with _stopped(processes):
+        config = load(GuestConfig, None, {})
+        config.scmi, config.nic, config.its = (PeerConfig(port=port) for port in (scmi, nic, its))
+        config.admin.port = 0
+        for key, value in settings.items():
+            setattr(config.workload, key, value)
+        service = GuestService(config)
+        task = asyncio.get_running_loop().create_task(service.run())
+        while service.not_ready():
+            if task.done():
+                raise RuntimeError(f"the guest service ended: {task.result()}")
+            await asyncio.sleep(0.02)
+        try:
+            yield service
+        finally:
+            service.shut_down()
+            await task
