@@ -21,7 +21,7 @@ from common.runtime.refusals import LinkBook
 from common.runtime.session import Link, LinkContext, LinkHandler
 from common.wire.codec import decode
 from common.wire.limits import HELLO_TIMEOUT, MAX_GUEST_NAME, MAX_HELLO, MAX_UNAUTHENTICATED
-from common.wire.messages import LEGAL, VERSION, Hello, Refuse, Welcome
+from common.wire.messages import CONNECTS, VERSION, Hello, Refuse, Welcome
 
 __all__ = ["Link", "LinkClient", "LinkHandler", "LinkServer"]
 
@@ -38,7 +38,7 @@ class LinkServer:
     """Listens and welcomes peers.
 
     ``accept(hello)`` returns the handler of a new link, or raises a RemoteError to refuse it. ``roles`` narrows the
-    roles that LEGAL lets connect to ``role``. A peer that connects again under the same role and guest replaces its
+    roles that CONNECTS lets connect to ``role``. A peer that connects again under the same role and guest replaces its
     older link, which a crash may have left half open. An empty ``token`` lets everybody in.
     """
 
@@ -61,10 +61,10 @@ class LinkServer:
         self.accept: Final = accept
         self.hello_timeout: Final = hello_timeout
         self.max_unauthenticated: Final = max_unauthenticated
-        legal = frozenset(sender for sender, receiver in LEGAL if receiver == role)
+        legal = frozenset(client for client, listener in CONNECTS if listener == role)
         self.roles: Final = legal if roles is None else frozenset(roles)
         if not self.roles <= legal:
-            raise LocalError(f"no messages are legal from {sorted(self.roles - legal)} to {role}")
+            raise LocalError(f"{sorted(self.roles - legal)} do not connect to {role}")
         self._token: Final = token.encode()
         self._context: Final = LinkContext(role, LinkBook(metrics), capture or CaptureHub(), stir)
         self._server: asyncio.Server | None = None
@@ -199,9 +199,10 @@ class LinkClient:
         stir: Callable[[], None] | None = None,
         hello_timeout: float = HELLO_TIMEOUT,
         rng: random.Random | None = None,
+        patient: bool = False,
     ) -> None:
-        if (role, peer) not in LEGAL:
-            raise LocalError(f"no messages are legal from {role} to {peer}")
+        if (role, peer) not in CONNECTS:
+            raise LocalError(f"{role} does not connect to {peer}")
         self.host: Final = host
         self.port: Final = port
         self.peer: Final = peer
@@ -210,7 +211,7 @@ class LinkClient:
         self.hello_timeout: Final = hello_timeout
         self.hello: Final = Hello(VERSION, role, token, epoch, guest)
         self._book: Final = LinkBook(metrics)
-        self._context: Final = LinkContext(role, self._book, capture or CaptureHub(), stir)
+        self._context: Final = LinkContext(role, self._book, capture or CaptureHub(), stir, patient)
         self._rng: Final = rng or random.Random()
         self._task: asyncio.Task[None] | None = None
         self._up: Final = asyncio.Event()

@@ -39,6 +39,8 @@ class Service(Generic[C]):
     """One process of the mesh. ``epoch`` is drawn anew at each start: peers tell a restart by it."""
 
     role: ClassVar[str] = ""
+    #: links let what received frames wake run before they write the answers: for a service full of waiting tasks
+    patient_links: ClassVar[bool] = False
 
     def __init__(self, config: C) -> None:
         self.config = config
@@ -101,6 +103,7 @@ class Service(Generic[C]):
             metrics=self.metrics,
             capture=self.capture,
             stir=self.world.stir,
+            patient=self.patient_links,
         )
         self._clients.append(client)
         self.ready_when(f"link {role or self.role} to {peer} is down", lambda: client.link is not None)

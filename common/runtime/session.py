@@ -58,11 +58,15 @@ class LinkHandler(Protocol):
 
 
 class LinkContext:
-    """What all links of a service share: its role, book of counters, capture taps and whom to stir."""
+    """What all links of a service share: its role, book of counters, capture taps, whom to stir, and whether what
+    received frames wake may run (and join its own frames) before the answers to them are written."""
 
-    __slots__ = ("book", "hub", "role", "stir")
+    __slots__ = ("book", "hub", "patient", "role", "stir")
 
-    def __init__(self, role: str, book: LinkBook, hub: CaptureHub, stir: Callable[[], None] | None) -> None:
+    def __init__(
+        self, role: str, book: LinkBook, hub: CaptureHub, stir: Callable[[], None] | None, patient: bool = False
+    ) -> None:
+        self.patient: Final = patient
         self.role: Final = role
         self.book: Final = book
         self.hub: Final = hub
@@ -170,6 +174,10 @@ class Link(asyncio.Protocol):
             self._deliver(bodies)
         if broken is not None:
             self._refuse(broken)
+        if self._context.patient and self._out:
+            # behind the wake-ups that stir() has just scheduled
+            self._loop.call_soon(self._flush_soon)
+            return
         self._scheduled = False
         if self._out:
             self.flush()
@@ -182,20 +190,21 @@ class Link(asyncio.Protocol):
             handler = self._handler
             if handler is None or self._state != UP:
                 return
-            tap = self._hub.tap
-            if tap is not None:
-                tap.received(self.name, bodies)
-            legal = self._legal
-            handle = handler.link_frame
-            for body in bodies:
-                message = decode(body)
-                if type(message) not in legal:
-                    self._illegal(message)
-                    return
-                handle(self, message)
-                if self._state != UP:
-                    return
-            handler.link_batch(self)
+            if bodies:
+                tap = self._hub.tap
+                if tap is not None:
+                    tap.received(self.name, bodies)
+                legal = self._legal
+                handle = handler.link_frame
+                for body in bodies:
+                    message = decode(body)
+                    if type(message) not in legal:
+                        self._illegal(message)
+                        return
+                    handle(self, message)
+                    if self._state != UP:
+                        return
+                handler.link_batch(self)
         except RemoteError as error:
             self._refuse(error)
         except Exception:

@@ -305,3 +305,8 @@ LEGAL: Final[dict[tuple[str, str], frozenset[type[Message]]]] = {
     ("nic", "its"): frozenset({Msi}),
     ("its", "nic"): frozenset({MsiDone}),
 }
+
+#: (role that connects, role that listens): who opens each link.
+CONNECTS: Final = frozenset(
+    {("guest", "scmi"), ("guest", "nic"), ("vmm", "nic"), ("guest", "its"), ("scmi", "its"), ("nic", "its")}
+)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from common.wire import limits, messages
-from common.wire.messages import LEGAL, VERSION, AnyMessage, Hello, Message, Refuse, Welcome
+from common.wire.messages import CONNECTS, LEGAL, VERSION, AnyMessage, Hello, Message, Refuse, Welcome
 
 _SESSION: Final = {
     Hello: "client → server, first",
@@ -47,6 +47,8 @@ def render() -> str:
         f"| name of a guest | {limits.MAX_GUEST_NAME} characters of `a-z A-Z 0-9 _ . -` |",
         "",
         "## Who may send what",
+        "",
+        "Who connects to whom: " + ", ".join(f"{a} to {b}" for a, b in sorted(CONNECTS)) + ".",
         "",
         "| from | to | messages |",
         "|---|---|---|",

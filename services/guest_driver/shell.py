@@ -23,6 +23,7 @@ class GuestService(Service[GuestConfig]):
     """``ringmesh serve guest``."""
 
     role = "guest"
+    patient_links = True
 
     def __init__(self, config: GuestConfig) -> None:
         super().__init__(config)
