@@ -1,7 +1,7 @@
 """Latency histograms that cost next to nothing to observe.
 
-The buckets are fine (the R20 series of ISO 3: twenty steps a decade, each about an eighth wider than the one before), so
-that a report's quantiles are good to a few percent. R20 contains 1, 2 and 5, so the coarse 1-2-5 series that
+The buckets are fine (the R20 series of ISO 3: twenty steps a decade, each about an eighth wider than the one before),
+so that a report's quantiles are good to a few percent. R20 contains 1, 2 and 5, so the coarse 1-2-5 series that
 Prometheus is shown is a subset of the same bounds: exporting cumulates and never re-bins.
 """
 

@@ -25,6 +25,7 @@ from aiohttp import web
 from common.errors import BackpressureError, ConfigError, LocalError, RemoteError
 from common.runtime.capture import DIRECTIONS, CaptureHub
 from common.runtime.clock import monotonic
+from common.runtime.config import explain
 from common.runtime.metrics import CONTENT_TYPE, Metrics
 
 #: Largest body of a request in bytes.
@@ -90,8 +91,8 @@ class Admin:
             try:
                 value = decoder.decode(await request.read() or b"{}")
             except msgspec.MsgspecError as error:
-                text = str(error)
-                raise BadRequestError(_field_of(text), None, None, text) from None
+                field, reason = explain(str(error))
+                raise BadRequestError(field or "body", None, None, reason) from None
             return _json(await _result(handler(value)))
 
         self._add("POST", path, self._guard(answer))
@@ -220,12 +221,6 @@ def _json(value: Any, status: int = 200) -> web.Response:
 
 def _error(status: int, field: str, text: str) -> web.Response:
     return _json({"error": text, "field": field}, status)
-
-
-def _field_of(message: str) -> str:
-    """The field that a msgspec message is about: ``… - at `$.rate``` or ``unknown field `rate```."""
-    parts = message.split("`")
-    return next((part.lstrip("$.") for part in reversed(parts[1::2]) if part.lstrip("$.")), "body")
 
 
 def _seconds(text: str) -> float:

@@ -111,7 +111,7 @@ def load(cls: type[C], path: str | os.PathLike[str] | None = None, environ: Mapp
     try:
         config = msgspec.convert(values, cls)
     except msgspec.ValidationError as error:
-        key, reason = _explain(str(error))
+        key, reason = explain(str(error))
         raise ConfigError(_origin(key, origins, source), key, reason) from None
     _read_token(config, _origin("token_file", origins, source))
     return config
@@ -151,12 +151,15 @@ def _parse(kind: Any, text: str, name: str, dotted: str) -> Any:
             value = tomllib.loads(f"value = {text}")["value"]
             msgspec.convert(value, kind)
         except (tomllib.TOMLDecodeError, msgspec.ValidationError):
-            raise ConfigError(name, dotted, _explain(str(error))[1]) from None
+            raise ConfigError(name, dotted, explain(str(error))[1]) from None
         return value
 
 
-def _explain(message: str) -> tuple[str, str]:
-    """Dotted key and reason of a msgspec message such as ``Expected `int`, got `str` - at `$.listen.port```."""
+def explain(message: str) -> tuple[str, str]:
+    """Dotted key and reason of a msgspec message; the key is empty where the whole is meant.
+
+    ``Expected `int`, got `str` - at `$.listen.port``` is ``listen.port`` and *expected `int`, got `str`*.
+    """
     found = _AT.search(message)
     key = found["path"] if found else ""
     reason = message[: found.start()] if found else message

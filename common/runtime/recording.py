@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import aiohttp
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 from common.errors import FrameError, LinkDownError, RemoteError
 from common.runtime.capture import DIRECTIONS, IN, link_matches

@@ -10,7 +10,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from types import TracebackType
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -56,16 +55,13 @@ class _NullLock:
 
     __slots__ = ()
 
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
+    # Built-in functions that take anything and return something false: a `with` costs half of what it does when the
+    # two are written in Python, and a polled SCMI command takes ten of them.
+    __enter__ = "".format
+    __exit__ = "".format
 
 
-_NULL_LOCK: Final = _NullLock()
+_NULL_LOCK: Final = cast(AbstractContextManager[Any], _NullLock())
 
 
 class AsyncEvent:

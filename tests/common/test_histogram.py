@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 
@@ -21,7 +22,7 @@ def test_latency_bounds_run_from_a_microsecond_to_ten_seconds_and_contain_the_ex
     assert len(LATENCY_BOUNDS) == 7 * 20 + 1
     assert set(LATENCY_EXPORT) <= set(LATENCY_BOUNDS)
     assert LATENCY_EXPORT[:4] == (1e-6, 2e-6, 5e-6, 1e-5)
-    assert max(b / a for a, b in zip(LATENCY_BOUNDS, LATENCY_BOUNDS[1:], strict=False)) < 1.15
+    assert max(b / a for a, b in itertools.pairwise(LATENCY_BOUNDS)) < 1.15
 
 
 def test_a_bound_is_inclusive() -> None:

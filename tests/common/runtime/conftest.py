@@ -142,8 +142,8 @@ async def server(serve: Callable[..., Awaitable[LinkServer]]) -> LinkServer:
 
 
 @pytest.fixture
-async def dial() -> AsyncIterator[Callable[[int], Awaitable[RawPeer]]]:
-    """``await dial(port)`` gives a raw peer; all are closed at the end."""
+async def dial(serve: Any) -> AsyncIterator[Callable[[int], Awaitable[RawPeer]]]:
+    """``await dial(port)`` gives a raw peer; all are closed at the end, before the servers."""
     peers: list[RawPeer] = []
 
     async def connect(port: int) -> RawPeer:

@@ -13,7 +13,7 @@ from common.runtime.link import LinkServer
 from common.runtime.metrics import Metrics
 from common.wire.codec import encode
 from common.wire.limits import MAX_BACKLOG, MAX_FRAME
-from common.wire.messages import Call, Kick, Refuse, Return, Used
+from common.wire.messages import VERSION, Call, Hello, Kick, Refuse, Return, Used, Welcome
 
 REFUSED = "ringmesh_frames_refused_total"
 WRITES = "ringmesh_link_writes_total"
@@ -207,8 +207,6 @@ async def test_a_peer_that_stops_reading_is_cut_at_the_backlog_limit(
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.setblocking(False)
         await loop.sock_connect(sock, ("127.0.0.1", server.port))
-        from common.wire.messages import VERSION, Hello
-
         await loop.sock_sendall(sock, encode(Hello(VERSION, "guest", "s3cret", 1)))
         await handler.until(lambda: handler.link is not None)
         frame = Used(0, 0, [(0, bytes(100_000))])
@@ -242,4 +240,33 @@ async def test_each_batch_and_each_change_stirs_the_world(handler: Any, dial: An
     assert len(stirred) == before + handler.batches
     handler.link.close()
     assert len(stirred) == before + handler.batches + 1
-    await server.close()
+
+
+async def test_frames_behind_the_hello_are_handed_over_and_those_behind_a_refusal_are_not(
+    server: LinkServer, handler: Any, dial: Any
+) -> None:
+    peer = await dial(server.port)
+    peer.write(Hello(VERSION, "guest", "s3cret", 1), Call(1, "op", []))
+    await handler.until(lambda: bool(handler.frames))
+    handler.link.close("enough")
+    peer.write(Call(2, "op", []))
+    await peer.writer.drain()
+    assert isinstance(await peer.read(), Welcome)
+    assert await peer.read() is None
+    assert handler.frames == [Call(1, "op", [])]
+
+
+async def test_a_crash_at_link_up_closes_the_link(
+    server: LinkServer, handler: Any, metrics: Metrics, dial: Any
+) -> None:
+    def crash(link: Any) -> None:
+        raise KeyError("bug")
+
+    handler.link_up = crash
+    peer = await dial(server.port)
+    peer.write(Hello(VERSION, "guest", "s3cret", 1))
+    welcome, told = await peer.read_all()
+    assert isinstance(welcome, Welcome)
+    assert told.field == "internal"
+    assert handler.downs == ["handler failed"]
+    assert metrics.value("ringmesh_links_up", link="guest") == 0

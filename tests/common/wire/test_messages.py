@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.wire.messages import LEGAL, AnyMessage, Hello, Message, Refuse, Welcome
+from common.wire.messages import CONNECTS, LEGAL, AnyMessage, Hello, Message, Refuse, Welcome
 
 ROLES = {"guest", "vmm", "scmi", "nic", "its"}
 
@@ -17,6 +17,12 @@ def test_legal_names_known_roles_and_both_directions_of_each_link() -> None:
     assert {role for pair in LEGAL for role in pair} == ROLES
     assert all((receiver, sender) in LEGAL for sender, receiver in LEGAL)
     assert all(sender != receiver and legal for (sender, receiver), legal in LEGAL.items())
+
+
+def test_each_link_is_opened_by_exactly_one_end() -> None:
+    both = {(b, a) for a, b in CONNECTS}
+    assert not CONNECTS & both
+    assert CONNECTS | both == set(LEGAL)
 
 
 def test_session_messages_are_legal_nowhere_and_every_other_somewhere() -> None:
