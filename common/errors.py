@@ -16,6 +16,7 @@
         ├── LinkDownError           the peer went away while an answer was awaited
         ├── MemoryFaultError        an address outside guest memory or outside a memory key
         ├── RingError               a malformed virtqueue: that queue is broken until it is reset
+        ├── XferTimeoutError        no answer to an SCMI command in time (Linux: -ETIMEDOUT)
         └── ScmiError               an SCMI reply with a status other than SUCCESS, or a malformed one
 
 Every RemoteError says which ``field`` was wrong, its ``value`` and the ``limit`` it broke, so that the log line and
@@ -110,6 +111,10 @@ class RingError(RemoteError):
     ``field`` is one of ``avail.idx``, ``used.idx``, ``used.id``, ``head``, ``next``, ``chain``, ``flags``,
     ``indirect``, ``addr``.
     """
+
+
+class XferTimeoutError(RemoteError):
+    """No answer in time (Linux ``-ETIMEDOUT``). The command may have been executed, or may yet be."""
 
 
 class ScmiError(RemoteError):

@@ -143,28 +143,22 @@ class VirtioDevice(ABC):
 
     def frame(self, message: Message) -> None:
         """One message from the guest. What breaks a queue is answered and counted, never raised."""
-        kind = type(message)
-        if kind is Avail:
-            self._avail(message)  # type: ignore[arg-type]
-        elif kind is Irq:
-            assert isinstance(message, Irq)
+        if isinstance(message, Avail):
+            self._avail(message)
+        elif isinstance(message, Irq):
             queue = self._queue(message.queue)
             queue.irq_number = max(queue.irq_number, message.number)
             vector = self.vectors[message.queue]
             if vector is not None:
                 self.msi.raise_(vector, message.number, self.clock())
-        elif kind is Saved:
-            assert isinstance(message, Saved)
+        elif isinstance(message, Saved):
             self._queue(message.queue)
             self.on_saved(message)
-        elif kind is Call:
-            assert isinstance(message, Call)
+        elif isinstance(message, Call):
             self.send(self.answer(message))
-        elif kind is Resync:
-            assert isinstance(message, Resync)
+        elif isinstance(message, Resync):
             self._resync(message)
-        elif kind is Broken:
-            assert isinstance(message, Broken)
+        elif isinstance(message, Broken):
             queue = self._queue(message.queue)
             if not queue.broken:  # a port repeats it after a reconnect
                 queue.broken = True
@@ -203,7 +197,7 @@ class VirtioDevice(ABC):
         self.stats.rings_broken += 1
         self.log("ring_broken", queue=queue, field=field, reason=reason)
         if not self.status & Status.DEVICE_NEEDS_RESET:
-            self.status |= Status.DEVICE_NEEDS_RESET
+            self.status |= int(Status.DEVICE_NEEDS_RESET)
             self.send(Notice("needs_reset", f"queue {queue}: {reason}"))
 
     def _resync(self, message: Resync) -> None:
@@ -281,8 +275,9 @@ class VirtioDevice(ABC):
             self.reset()
             return 0
         known = int(Status.ACKNOWLEDGE | Status.DRIVER | Status.FEATURES_OK | Status.DRIVER_OK | Status.FAILED)
-        sticky = self.status & ~Status.DEVICE_NEEDS_RESET
-        if status & ~(known | Status.DEVICE_NEEDS_RESET) or sticky & ~status:
+        ours = int(Status.DEVICE_NEEDS_RESET)  # ints: ~ of a flag covers the bits of the enumeration only
+        sticky = self.status & ~ours
+        if status & ~(known | ours) or sticky & ~status:
             raise Refusal(errno.EINVAL, f"status {status:#x}: unknown bits, or bits taken back from {self.status:#x}")
         order = (Status.ACKNOWLEDGE, Status.DRIVER, Status.FEATURES_OK, Status.DRIVER_OK)
         for before, after in pairwise(order):
@@ -290,7 +285,7 @@ class VirtioDevice(ABC):
                 raise Refusal(errno.EINVAL, f"status {status:#x}: {after.name} before {before.name}")
         if status & Status.FEATURES_OK and not self.features & Feature.VERSION_1.bit:
             # §3.1.1 step 6: FEATURES_OK does not stick, so nothing behind it does
-            status &= ~(Status.FEATURES_OK | Status.DRIVER_OK)
+            status &= ~int(Status.FEATURES_OK | Status.DRIVER_OK)
         started = status & Status.DRIVER_OK and not self.status & Status.DRIVER_OK
         self.status |= status & known  # DEVICE_NEEDS_RESET is the device's to set; a driver may write it back
         if started:
@@ -336,7 +331,7 @@ class VirtioDevice(ABC):
         queue = self._vq(index)
         if not 0 <= avail < 1 << 16:
             raise Refusal(errno.EINVAL, f"queue {index}: avail index {avail} has more than 16 bits")
-        if index not in self.resumed:
+        if index not in self.resumed:  # a port says better where it stands
             queue.next_idx = queue.used_idx = queue.confirmed_idx = avail
 
     def op_get_vq_state(self, index: int) -> int:
@@ -403,4 +398,3 @@ class VirtioDevice(ABC):
         queue = self.queues[message.queue]
         if queue.live and queue.key is not None:
             queue.create(queue.key)
-            queue.flush()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-from common.errors import ChannelBusyError, LinkDownError, LocalError, RingmeshError, ScmiError
+from common.errors import ChannelBusyError, LinkDownError, LocalError, RingmeshError, ScmiError, XferTimeoutError
 from common.scmi.header import (
     COMMAND,
     DELAYED_RESPONSE,
@@ -33,7 +33,7 @@ from services.guest_driver.scmi_message import MAX_MSG_SIZE, POLL_DONE, VioMsg
 from services.guest_driver.scmi_notify import Callback, Notifications
 from services.guest_driver.scmi_sensor import SensorClient
 from services.guest_driver.scmi_virtio import TxChannel
-from services.guest_driver.scmi_xfer import DRESP_OK, EXPIRED, RESP_OK, SENT_OK, AgentStats, Xfer, XferTimeoutError
+from services.guest_driver.scmi_xfer import DRESP_OK, EXPIRED, RESP_OK, SENT_OK, AgentStats, Xfer
 
 #: Seconds to wait for a response, and for a delayed one (Linux: max_rx_timeout_ms of the virtio transport).
 RX_TIMEOUT: Final = 60.0

@@ -187,13 +187,15 @@ class TxChannel(VioChannel):
             if self._rmb is not None:
                 self._rmb()
             return True
-        if not self.acquire():
+        if self.closing:
             return True
         vqueue = self.vqueue
+        # Has anything come at all? Up to here a loop that waits only reads, so that it disturbs nobody.
+        if not vqueue.poll(msg.poll_idx):
+            return False
+        if not self.acquire():
+            return True
         try:
-            # has anything come at all?
-            if not vqueue.poll(msg.poll_idx):
-                return False
             found = prefetched = False
             with self.lock:
                 vqueue.disable_cb()

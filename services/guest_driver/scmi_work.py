@@ -8,14 +8,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from common.errors import ChannelBusyError, RingmeshError, ScmiError
+from common.errors import ChannelBusyError, RingmeshError, ScmiError, XferTimeoutError
 from common.histogram import Histogram
 from common.runtime.clock import monotonic
 from common.scmi.sensor import ATTR_TRIP_POINTS, Descriptor
 from common.scmi.status import Status
 from services.guest_driver.config import WorkloadConfig
 from services.guest_driver.guest import CMDQ, Guest
-from services.guest_driver.scmi_xfer import XferTimeoutError
 
 #: Seconds between two looks at the sensors with trip points.
 TRIP_EVERY: Final = 0.25

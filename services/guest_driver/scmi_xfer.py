@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from common.errors import RemoteError
 from common.scmi.header import HEADER
 from common.world import Event
 from services.guest_driver.scmi_message import VioMsg
@@ -21,10 +20,6 @@ SENT_OK: Final = 0
 RESP_OK: Final = 1
 DRESP_OK: Final = 2
 EXPIRED: Final = 3
-
-
-class XferTimeoutError(RemoteError):
-    """No answer in time (Linux ``-ETIMEDOUT``). The command may have been executed, or may yet be."""
 
 
 class Xfer:

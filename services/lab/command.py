@@ -30,6 +30,9 @@ FAILED: Final = 1
 USAGE: Final = 2
 NOT_JUDGED: Final = 3
 
+#: schedules of a random search that does not say how many
+DEFAULT_RUNS: Final = 10_000
+
 _CODES: Final = {"holds": HELD, "fails": FAILED, "not judged": NOT_JUDGED}
 
 
@@ -82,9 +85,6 @@ def _settings(
         raise LocalError(f"--runs {settings.runs}: a number of schedules is not negative")
     strategy_of(settings)
     return settings
-
-
-DEFAULT_RUNS: Final = 10_000
 
 
 def report(
@@ -156,7 +156,7 @@ def run(
         raise _usage(error) from None
     path: Path | None = None
     try:
-        result = explore(chosen.build, settings)
+        result = explore(chosen.build, settings, _progress if sys.stderr.isatty() else None)
         if result.verdict == "fails" and result.failure is not None:
             path = Path(f"witness-{found.name}-{chosen.name}.json")
             save(_witness(found, chosen, settings, result), path)
@@ -180,6 +180,10 @@ def run(
     if result.error is not None:
         typer.echo(f"ringmesh lab: not judged: {result.error}", err=True)
     raise typer.Exit(_CODES[result.verdict])
+
+
+def _progress(schedules: int) -> None:
+    typer.echo(f"\r{schedules} schedules", err=True, nl=False)
 
 
 def _witness(scenario: Scenario, variant: Variant, settings: Settings, result: Result) -> Witness:

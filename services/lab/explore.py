@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from common.errors import LocalError
+from services.lab.actor import Chooser
 from services.lab.failure import Failure
 from services.lab.scenario import Build, Settings
-from services.lab.scheduler import Chooser, Run
+from services.lab.scheduler import Run
 from services.lab.sharing import Sharing
 from services.lab.strategies import NAMES, Exhaustive, Random, Replay, Strategy
 from services.lab.world import LabWorld

@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from services.lab.actor import READY, Actor, Chooser
 from services.lab.failure import ReplayError
-from services.lab.scheduler import READY, Actor, Chooser
 
 #: The strategies that exist, by the name that the command line uses.
 NAMES: Final = ("random", "exhaustive")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from types import TracebackType
 
+from services.lab.actor import BLOCKED, LAZY, READY, Actor
 from services.lab.reach import WorldMade
-from services.lab.scheduler import BLOCKED, LAZY, READY, Actor, Run
+from services.lab.scheduler import Run
 
 
 class Lock(WorldMade):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, overload
 
 from services.lab.reach import ATOMS, WorldMade, storable
 from services.lab.scheduler import Run
@@ -153,12 +153,13 @@ class Fifo(WorldMade):
         run.access("write", loc, True)
         if run.current is not None:
             run.changed(loc)
-            run.note(what, (self.lab_name, what), show(item))
+            run.note(what, loc, "" if item is None else show(item))
 
     def _read(self, what: str, text: str = "") -> None:
         run = self.run
-        run.access("read", (self.lab_name, "*"), False)
-        run.note(what, (self.lab_name, what), text)
+        loc = (self.lab_name, "*")
+        run.access("read", loc, False)
+        run.note(what, loc, text)
 
     def append(self, item: Any, /) -> None:
         self._write("append", item)
@@ -238,7 +239,7 @@ class Array(WorldMade):
 
 
 class Table(WorldMade):
-    """A mapping from ints, one watched location a key; ``len`` looks at one more, that changes with the set of keys."""
+    """A mapping from ints: one watched location a key, and one for the set of keys (``len``, ``iter``)."""
 
     __slots__ = ("items", "lab_name", "run")
 
@@ -256,22 +257,22 @@ class Table(WorldMade):
         return value
 
     def _write(self, key: int, value: Any, present: bool) -> None:
-        """One step: the key's cell, and the count if the set of keys changes."""
+        """One step: the key's cell, and the set of keys if that changes."""
         run = self.run
         loc = (self.lab_name, f"[{key}]")
-        count = (self.lab_name, "len")
+        keys = (self.lab_name, "keys")
         sharing = run.sharing
         if (
             sharing is not None
             and run.current is not None
-            and sharing.touch(count, run.current.name, True, run.current.held)
+            and sharing.touch(keys, run.current.name, True, run.current.held)
         ):
-            # another actor looks at the count without touching this key
+            # another actor looks at the set of keys without touching this one
             sharing.share(loc)
         run.access("write", loc, True)
         if run.current is not None:
             if (key in self.items) != present:
-                run.changed(count)
+                run.changed(keys)
                 run.changed(loc)
             elif present and differs(self.items[key], value):
                 run.changed(loc)
@@ -293,13 +294,24 @@ class Table(WorldMade):
         self._write(key, value, True)
         self.items[key] = value
 
-    def pop(self, key: int, *default: None) -> Any:
+    @overload
+    def pop(self, key: int, /) -> Any: ...
+    @overload
+    def pop(self, key: int, default: None, /) -> Any | None: ...
+    def pop(self, key: int, /, *default: None) -> Any:
         """Raises KeyError without a default."""
         self._write(key, None, False)
         return self.items.pop(key, *default)
 
+    def _read_keys(self, what: str) -> None:
+        loc = (self.lab_name, "keys")
+        self.run.access("read", loc, False)
+        self.run.note(what, loc, "")
+
+    def __iter__(self) -> Iterator[int]:
+        self._read_keys("iter")
+        return iter(tuple(self.items))
+
     def __len__(self) -> int:
-        run = self.run
-        run.access("read", (self.lab_name, "len"), False)
-        run.note("len", (self.lab_name, "len"), show(len(self.items)))
+        self._read_keys("len")
         return len(self.items)

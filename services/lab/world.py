@@ -6,9 +6,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from common.world import Fence
+from services.lab.actor import Actor
 from services.lab.memory import LabMemory
 from services.lab.reach import Audit, WorldMade
-from services.lab.scheduler import Actor, Run
+from services.lab.scheduler import Run
 from services.lab.sharing import Location
 from services.lab.sync import Atomic, Deadline, Event, Mutex, Spinlock
 from services.lab.watched import Array, Fifo, Table, make, name_of

@@ -93,6 +93,16 @@ async def test_movi_takes_pending_state_along(mapped: Rig) -> None:
     assert mapped.done == [(2, 20, 1)]
 
 
+async def test_movi_to_the_same_pe(mapped: Rig) -> None:
+    mapped.its.hold()
+    await mapped.run(
+        Command(op.MAPC, icid=5, rdbase=3, valid=1),
+        Command(op.INT, device=2, event=20),
+        Command(op.MOVI, device=2, event=20, icid=5),
+    )
+    assert mapped.its.pending(3) == [8195]
+
+
 async def test_movi_while_the_old_vcpu_holds_it(mapped: Rig) -> None:
     its = mapped.its
     its.try_msi(2, 20, 1)

@@ -86,6 +86,25 @@ def test_a_resend_of_what_was_cleared_is_delivered() -> None:
     assert line.taken == [1]
 
 
+def test_a_resend_of_what_was_cleared_while_another_is_outstanding_is_delivered() -> None:
+    line = Line()
+    line.msi(1)
+    line.msi(2)
+    line.lpi.pending = False  # CLEAR
+    line.msi(2)
+    line.eoi()
+    assert line.taken == [1, 2]
+
+
+def test_the_number_confirmed_last_is_confirmed_again() -> None:
+    line = Line()
+    line.msi(4)
+    line.eoi()
+    line.msi(4)
+    assert line.taken == [4]
+    assert line.done == [(1, 0, 4), (1, 0, 4)]
+
+
 def test_int_is_uncounted_and_never_hides_a_number() -> None:
     line = Line()
     line.msi(1)

@@ -103,7 +103,7 @@ async def test_lpis_outside_propbaser_idbits(rigs: type[Rig]) -> None:
     )
     assert rig.its.errors.mapti_physicalid_oor == 1
     await rig.run(Command(op.INVALL, icid=0))
-    assert rig.its.redistributors[0].port.lpis == (16383, 20000)
+    assert list(rig.its.redistributors[0].port.lpis) == [16383, 20000]
     await rig.run(Command(op.DISCARD, device=2, event=1), Command(op.INVALL, icid=0))
     assert rig.its.stats.config_faults == 0
-    assert rig.its.redistributors[0].port.lpis == (20000,)
+    assert list(rig.its.redistributors[0].port.lpis) == [20000]

@@ -39,7 +39,7 @@ from common.wire.messages import (
     Used,
 )
 from services.guest_driver.port import Port
-from tests.common.virtio.ringkit import OFFERED, STATEFUL, WORLD, EchoDevice, bring_up, configure, identity_key, reply
+from tests.common.virtio.ringkit import OFFERED, STATEFUL, WORLD, EchoDevice, bring_up, identity_key, reply
 
 MEMORY = 3 << 20
 SLOT = 128 << 10  # bytes of memory that one buffer may use
@@ -73,9 +73,7 @@ class Mesh(RuleBasedStateMachine):
         self.up = False
         self.out: list[Message] = []
         self.msis: list[Message] = []
-        self.port = Port(
-            WORLD, self.memory, queues=2, send=self.from_port, key_of=self.keys.get, clock=lambda: 1.0
-        )
+        self.port = Port(WORLD, self.memory, queues=2, send=self.from_port, key_of=self.keys.get, clock=lambda: 1.0)
         self.layouts = [SplitLayout.packed_at(0x1000 * (i + 1), size) for i, size in enumerate(self.SIZES)]
         self.drivers = [
             SplitDriver(
@@ -310,8 +308,8 @@ class Mesh(RuleBasedStateMachine):
             self.device.batch_end()
             self.from_device()
         assert self.device.phase.name == "RUNNING"
-        for index, queue in enumerate(self.device.queues):
-            assert queue.irq_number == self.irqs[index] == self.raised.get(40 + index, 0), "an interrupt was lost"
+        for index, remote in enumerate(self.device.queues):
+            assert remote.irq_number == self.irqs[index] == self.raised.get(40 + index, 0), "an interrupt was lost"
         for queue in (0, 1):
             self.collect(queue, False)
         assert not self.wanted, "buffers never completed"
@@ -320,3 +318,329 @@ class Mesh(RuleBasedStateMachine):
 
 TestMesh = Mesh.TestCase
 TestMesh.settings = STATEFUL
+
+
+# --- one message at a time --------------------------------------------------------------------------------------------
+
+LAYOUT = SplitLayout.packed_at(0x1000, 4)
+
+
+class Rig:
+    """One port with one queue of four, and a driver on its ring."""
+
+    def __init__(self, *, policy: PortPolicy = DEFAULT_POLICY, features: int = 0, size: int = 0x10000) -> None:
+        self.memory = GuestMemory(size)
+        self.sent: list[Message] = []
+        self.keys = {1: identity_key(self.memory, 1)}
+        self.port = Port(WORLD, self.memory, queues=1, send=self.sent.append, key_of=self.keys.get, clock=lambda: 5.0)
+        self.driver = SplitDriver(WORLD, self.memory, LAYOUT)
+        self.port.link_up()
+        self.policy = policy
+        self.features = features
+
+    @property
+    def queue(self) -> Any:
+        return self.port.queues[0]
+
+    def create(self, index: int = 0, used: int = 0, generation: int = 1, policy: PortPolicy | None = None) -> None:
+        self.port.frame(
+            Create(
+                0, generation, index, used, 4, LAYOUT.desc, LAYOUT.driver, LAYOUT.device, self.features,
+                int(self.policy if policy is None else policy),
+            )
+        )  # fmt: skip
+
+    def add(self, *addrs: int, length: int = 8) -> None:
+        for addr in addrs:
+            self.driver.add([], [(addr, length)], addr + 1)
+
+    def take(self) -> list[Message]:
+        sent, self.sent[:] = list(self.sent), []
+        return sent
+
+    def heads(self) -> list[int]:
+        return [chain[0] for m in self.take() if isinstance(m, Avail) for chain in m.chains]
+
+
+POLICIES = [
+    # policy, a kick in the gap, what the new object fetches, what a kick after it adds
+    (PortPolicy(0), True, [], []),
+    (PortPolicy.READ_AT_CREATE, False, [0], []),
+    (PortPolicy.READ_AT_KICK, True, [], [0]),  # a doorbell rung during the teardown is lost
+    (PortPolicy.READ_AT_KICK | PortPolicy.REPLAY_KICK, True, [0], []),
+    (PortPolicy.READ_AT_KICK | PortPolicy.REPLAY_KICK, False, [], [0]),
+    (DEFAULT_POLICY, True, [0], []),
+]
+
+
+@pytest.mark.parametrize(("policy", "kick", "at_create", "at_kick"), POLICIES)
+def test_when_the_available_index_is_read(
+    policy: PortPolicy, kick: bool, at_create: list[int], at_kick: list[int]
+) -> None:
+    rig = Rig(policy=policy)
+    rig.create()
+    rig.take()
+    rig.port.frame(Suspend(0))
+    rig.port.frame(Destroy(0))
+    assert rig.take() == [Saved(0, 0, 0, 0)]
+    rig.add(0x100)
+    if kick:
+        rig.port.doorbell(0)
+    rig.create()
+    assert rig.heads() == at_create
+    rig.port.doorbell(0)
+    assert rig.heads() == at_kick
+
+
+def test_used_bytes_and_the_interrupt() -> None:
+    rig = Rig()
+    rig.driver.add([(0x100, 3)], [(0x200, 2), (0x300, 0), (0x400, 4)], "t")
+    rig.memory.write(0x100, b"abc")
+    rig.create()
+    avail = rig.take()[0]
+    assert avail == Avail(0, 1, 0, [(0, b"abc", [(0x100, 3, 1), (0x200, 2, 3), (0x300, 0, 3), (0x400, 4, 2)])], 0)
+    rig.port.frame(Used(0, 0, [(0, b"12345")]))
+    assert rig.memory.read(0x200, 2) + rig.memory.read(0x400, 4) == b"12345\0"
+    assert rig.driver.get_buf() == ("t", 5)
+    assert rig.take() == [Irq(0, 1)]
+    assert rig.queue.visible.take(7.0) == 2.0
+    stats = rig.port.stats
+    assert (stats.fetched, stats.used, stats.irqs) == (1, 1, 1)
+
+
+def test_no_interrupt_where_the_driver_wants_none() -> None:
+    rig = Rig()
+    rig.driver.disable_cb()
+    rig.add(0x100)
+    rig.create()
+    rig.take()
+    rig.port.frame(Used(0, 0, [(0, b"")]))
+    assert rig.take() == []
+
+
+def test_large_payload_splits_frames() -> None:
+    rig = Rig(size=1 << 18)
+    for i in range(4):
+        rig.memory.fill(0x10000, 40_000, 7)
+        rig.driver.add([(0x10000, 40_000)], [], i + 1)
+    rig.create()
+    frames = [m for m in rig.take() if isinstance(m, Avail)]
+    assert [(m.first_idx, len(m.chains)) for m in frames] == [(0, 2), (2, 2)]
+    for message in frames:
+        encode(message)
+
+
+def test_a_chain_that_names_more_than_a_frame_is_refused_before_it_is_read() -> None:
+    rig, reads = Rig(size=1 << 20), []
+
+    class Counting(GuestMemory):
+        def read(self, addr: int, length: int) -> bytes:
+            reads.append(length)
+            return super().read(addr, length)
+
+    rig.memory = Counting(1 << 20)
+    rig.port = Port(WORLD, rig.memory, queues=1, send=rig.sent.append, key_of=rig.keys.get, clock=lambda: 5.0)
+    rig.driver = SplitDriver(WORLD, rig.memory, LAYOUT)
+    rig.driver.add([(0, 1 << 20)] * 4, [], "t")
+    rig.create()
+    sent = rig.take()
+    assert [type(m) for m in sent] == [Broken]
+    assert reads == []
+    assert rig.queue.broken
+
+
+@pytest.mark.parametrize(
+    ("elems", "field"),
+    [
+        ([(0, b"ok"), (3, b"")], "used.head"),
+        ([(0, b"ok"), (0, b"")], "used.head"),
+        ([(0, b"ok"), (1, b"123456789")], "used.written"),
+    ],
+)
+def test_a_bad_answer_loses_nothing_that_came_before_it(elems: list[tuple[int, bytes]], field: str) -> None:
+    rig = Rig()
+    rig.add(0x100, 0x200)
+    rig.create()
+    rig.take()
+    with pytest.raises(RemoteError) as caught:
+        rig.port.frame(Used(0, 0, elems))
+    assert caught.value.field == field
+    assert rig.driver.get_bufs(4) == [(0x101, 2)]
+    assert list(rig.queue.in_flight) == [1], "the chain that was not completed is still there"
+    assert rig.take() == [Irq(0, 1)]
+
+
+def test_memory_that_is_gone_breaks_the_queue_not_the_link() -> None:
+    rig = Rig()
+    region = rig.memory.add_region(0x20000, 0x1000)
+    rig.keys[1] = identity_key(rig.memory, 1)
+    rig.add(0x100, region.base)
+    rig.create()
+    rig.take()
+    rig.memory.remove_region(region.base)
+    rig.port.frame(Used(0, 0, [(0, b"ok"), (1, b"lost")]))
+    assert [type(m) for m in rig.take()] == [Irq, Broken]
+    assert rig.driver.get_bufs(4) == [(0x101, 2)]
+    rig.port.frame(Used(0, 1, [(1, b"")]))  # too late
+    assert rig.driver.get_buf() is None
+
+
+@pytest.mark.parametrize(
+    ("first", "elems", "taken"),
+    [(0, [(0, b"a"), (1, b"b")], 1), (0, [(0, b"a")], 0), (1, [(1, b"b")], 1)],
+)
+def test_repeated_answers_count_once(first: int, elems: list[tuple[int, bytes]], taken: int) -> None:
+    rig = Rig()
+    rig.add(0x100, 0x200)
+    rig.create()
+    rig.port.frame(Used(0, 0, [(0, b"a")]))
+    rig.driver.get_buf()
+    rig.port.frame(Used(0, first, elems))
+    assert len(rig.driver.get_bufs(4)) == taken
+
+
+def test_answers_from_where_the_port_does_not_stand() -> None:
+    rig = Rig()
+    rig.add(0x100, 0x200)
+    rig.create()
+    with pytest.raises(RemoteError, match=r"used\.first_idx"):
+        rig.port.frame(Used(0, 1, [(1, b"")]))
+    rig.port.link_down()
+    rig.port.link_up()
+    rig.take()
+    rig.port.frame(Used(0, 1, [(1, b"")]))  # sent before the device heard the Resync; it repeats from 0
+    rig.port.frame(Used(0, 0, [(0, b""), (1, b"")]))
+    rig.create(index=2)
+    assert len(rig.driver.get_bufs(4)) == 2
+    with pytest.raises(RemoteError, match=r"used\.first_idx"):
+        rig.port.frame(Used(0, 5, [(1, b"")]))
+
+
+def test_resync_then_attach_sends_what_the_device_has_not() -> None:
+    rig = Rig()
+    rig.add(0x100, 0x200, 0x300)
+    rig.create()
+    rig.take()
+    rig.port.link_down()
+    rig.port.doorbell(0)
+    rig.port.frame(Used(0, 0, [(1, b"")]))
+    rig.port.link_up()
+    assert rig.take()[-1] == Resync(0, 3, 1, 2, 1)
+    rig.create(index=2, used=1)
+    assert rig.heads() == [2]
+    rig.create(index=3, used=1, policy=DEFAULT_POLICY | PortPolicy.REFETCH)
+    again = [m for m in rig.take() if isinstance(m, Avail)]
+    assert [(m.first_idx, [c[0] for c in m.chains], m.again) for m in again] == [(0, [0], True), (2, [2], True)]
+    rig.create(index=2, used=1, policy=DEFAULT_POLICY | PortPolicy.REFETCH)
+    again = [m for m in rig.take() if isinstance(m, Avail)]
+    assert [(m.first_idx, [c[0] for c in m.chains], m.again) for m in again] == [(0, [0], True), (2, [2], False)]
+
+
+def test_a_new_key_fetches_again_what_was_handed_back() -> None:
+    rig = Rig()
+    rig.add(0x100, 0x200)
+    rig.create()
+    rig.take()
+    rig.keys[2] = MemoryKey(MemoryMap([Mapping(0, 0x4000, 0)]), 2)
+    rig.port.frame(Suspend(0))
+    rig.port.frame(Destroy(0))
+    rig.create(index=1, used=0, generation=2)
+    assert rig.heads() == [1]
+    assert list(rig.queue.in_flight) == [0, 1]
+    rig.port.frame(Save(0))
+    assert rig.take() == [Saved(0, 2, 0, 2)]
+
+
+def test_a_broken_ring_is_told_again_after_a_reconnect_until_it_is_made_again() -> None:
+    rig = Rig()
+    rig.create()
+    rig.memory.write(LAYOUT.driver + 2, b"\xff\0")
+    rig.port.doorbell(0)
+    told = rig.take()
+    assert [type(m) for m in told] == [Broken]
+    rig.port.doorbell(0)
+    rig.port.frame(Used(0, 0, []))
+    assert rig.take() == []
+    rig.port.link_down()
+    rig.port.link_up()
+    assert rig.take() == told
+    rig.memory.write(LAYOUT.driver + 2, b"\0\0")
+    rig.create()
+    assert not rig.queue.broken
+    rig.port.link_up()
+    assert [type(m) for m in rig.take()] == [Resync]
+    for _ in range(2):
+        rig.port.frame(Broken(0, "x", "y"))
+    assert rig.port.stats.rings_broken == 2
+    rig.port.link_up()
+    assert rig.take() == [], "the device knows"
+
+
+@pytest.mark.parametrize(
+    "areas", [(0x1001, 0x2000, 0x3000), (0x1000, 0x2001, 0x3000), (0x1000, 0x2000, 0xFFFFF0), (-16, 0, 0)]
+)
+def test_areas_where_no_queue_can_be(areas: tuple[int, int, int]) -> None:
+    rig = Rig()
+    rig.port.frame(Create(0, 1, 0, 0, 4, *areas, 0, 7))
+    assert [type(m) for m in rig.take()] == [Broken]
+    rig.port.frame(Create(0, 9, 0, 0, 4, 0x1000, 0x2000, 0x3000, 0, 7))
+    broken = rig.take()[0]
+    assert isinstance(broken, Broken)
+    assert broken.field == "create.generation"
+
+
+@pytest.mark.parametrize("message", [Kick(1), Save(-1), Used(1, 0, []), Destroy(1), Suspend(1), Broken(1, "", "")])
+def test_a_queue_that_is_not_there(message: Message) -> None:
+    with pytest.raises(RemoteError, match="queue"):
+        Rig().port.frame(message)
+
+
+def test_before_anything_lives() -> None:
+    rig = Rig()
+    rig.port.doorbell(0)
+    rig.port.frame(Kick(0))
+    rig.port.frame(Save(0))
+    rig.port.frame(Used(0, 0, [(0, b"")]))
+    rig.port.frame(Return(1, 0))
+    assert rig.take() == [Saved(0, 0, 0, 0)]
+    rig.add(0x100)
+    rig.create(policy=PortPolicy.REFETCH | PortPolicy.REPLAY_KICK | PortPolicy.READ_AT_KICK)
+    assert rig.heads() == [0]
+
+
+def test_interrupt_numbers_survive_a_reset() -> None:
+    """The ITS and the vCPUs would take a number that they have seen for a repeat: the interrupt would be lost."""
+    rig = Rig()
+    rig.add(0x100)
+    rig.create()
+    rig.port.frame(Used(0, 0, [(0, b"")]))
+    rig.port.reset()
+    assert rig.queue.ring is None
+    rig.driver = SplitDriver(WORLD, rig.memory, LAYOUT)
+    rig.add(0x100)
+    rig.create()
+    rig.take()
+    rig.port.frame(Used(0, 0, [(0, b"")]))
+    assert rig.take() == [Irq(0, 2)]
+
+
+def test_a_head_twice_and_a_chain_that_lies() -> None:
+    rig = Rig()
+    rig.add(0x100)
+    rig.create()
+    rig.take()
+    rig.memory.write(LAYOUT.driver + 2, b"\2\0 \0\0 \0\0".replace(b" ", b""))  # head 0 again
+    rig.port.doorbell(0)
+    broken = rig.take()[-1]
+    assert isinstance(broken, Broken)
+    assert broken.field == "head"
+
+
+def test_flags_travel_as_read() -> None:
+    rig = Rig(features=Feature.INDIRECT_DESC.bit)
+    rig.driver = SplitDriver(WORLD, rig.memory, LAYOUT, indirect=0x4000, indirect_max=4)
+    rig.driver.add([(0x10, 1)], [(0x20, 2)], "t")
+    rig.create()
+    avail = rig.take()[0]
+    assert isinstance(avail, Avail)
+    assert avail.chains == [(0, b"\0", [(0x10, 1, DESC_F_NEXT), (0x20, 2, DESC_F_WRITE)])]

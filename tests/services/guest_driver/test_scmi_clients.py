@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -61,7 +62,6 @@ async def test_clock(loop: Loop, poll: bool) -> None:
         assert (await client.clock_attributes(0, poll=poll)).enable_latency == 7
         # 17 rates do not fit one message
         assert (await client.describe_rates(0, poll=poll)).rates == list(range(100, 1800, 100))
-        assert await client.describe_rates(1, poll=poll) == clock.Rates(True, [1000, 2050, 100], 0) or True
         triplet = await client.describe_rates(1, poll=poll)
         assert triplet.triplet
         assert len(triplet.rates) == 3
@@ -139,17 +139,12 @@ async def test_updates_and_rate_changes(loop: Loop) -> None:
 
 
 async def test_asynchronous_rate_change(loop: Loop) -> None:
-    async def later() -> None:
-        loop.now += 10.0
-        loop.agents.platform.tick(loop.now)
-
     async def work() -> tuple[int, int]:
-        import asyncio
-
         task = asyncio.get_running_loop().create_task(loop.agent.clock.rate_set_async(0, 700))
         for _ in range(10):
             await asyncio.sleep(0)
-        await later()
+        loop.now += 10.0
+        loop.agents.platform.tick(loop.now)
         return await task
 
     assert await loop.run(work()) == (0, 700)

@@ -1,4 +1,5 @@
-"""The transport channel by itself: who owns a message when. Linux's algorithm after its fixes, and where ours is firmer.
+"""The transport channel by itself: who owns a message when. Linux's algorithm after its fixes, and
+where ours is firmer.
 
 The interleavings that two CPUs could make are played step by step here; the lab explores the rest.
 """
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.errors import ChannelBusyError, LocalError, ScmiError
+from common.errors import ChannelBusyError, LocalError, ScmiError, XferTimeoutError
 from common.runtime.world import AsyncWorld
 from common.scmi import clock, header
 from common.scmi.status import ProtocolId, Status
@@ -24,7 +25,6 @@ from common.workqueue import WorkQueue
 from services.guest_driver.layout import Layout
 from services.guest_driver.scmi_message import NOT_POLLED, POLL_DONE, POLL_TIMEOUT, POLLING, VioMsg
 from services.guest_driver.scmi_virtio import TxChannel
-from services.guest_driver.scmi_xfer import XferTimeoutError
 from tests.common.virtio.ringkit import PROFILE
 from tests.services.guest_driver.scmi_loop import CMDQ, Loop
 
@@ -182,6 +182,17 @@ def test_a_loop_leaves_the_rest_to_the_worker(bench: Bench) -> None:
     assert bench.came == [1, 3]
     bench.tx.mark_txdone(False, polled)
     assert bench.free == bench.tx.max_msg
+
+
+def test_what_comes_behind_the_polled_reply_is_not_forgotten(bench: Bench) -> None:
+    """Nothing was dequeued for others, and the callback was off while the loop looked: no interrupt will tell."""
+    polled = bench.send(1, poll=True)
+    bench.send(2)
+    bench.answer(2)
+    assert bench.tx.poll_done(polled)
+    assert not bench.tx.pending_cmds_list
+    bench.work()
+    assert bench.came == [2]
 
 
 def test_time_out_then_the_interrupt(bench: Bench) -> None:
@@ -384,7 +395,8 @@ def test_nothing_lost_nothing_doubled(script: list[tuple[str, int]]) -> None:
         loop.accounted()
         assert len(loop.tx.free_list) == loop.tx.max_msg, "every buffer came back exactly once"
         assert len(loop.device.buffers) == loop.rx.max_msg
-        assert loop.agent.stats.err_msg_invalid == 0
+        # a delayed response may overtake a response that waits for the connection; Linux counts the latter so
+        assert loop.agent.stats.err_msg_invalid <= sum(step == "later" for step, _, _ in tasks)
         await loop.world.close()
 
     asyncio.run(play())
