@@ -1,7 +1,8 @@
 """The mesh beside a bare uvloop + msgpack echo, in turns, in the same minute, pinned the same way.
 
 * ``scmi_polled``, ``scmi_interrupt``: round trip of CLOCK_RATE_GET through agent, rings, port, TCP, platform and back.
-* ``nic_batch64``: frames a second through driver, port, NIC and back with 64 in flight, beside 64-element echo frames.
+* ``nic_64``, ``nic_256``: descriptors a second (a frame is a transmit and a receive descriptor) through driver, port,
+  NIC and back with 64 and 256 frames in flight, beside a bare echo of frames of 64 descriptors.
 """
 
 from __future__ import annotations
@@ -110,8 +111,9 @@ async def main() -> dict[str, Any]:
             guest = service.guests[0]
             figures["scmi_polled"] = await compare_rtt(client, guest, True)
             figures["scmi_interrupt"] = await compare_rtt(client, guest, False)
-        async with rig.mesh(**quiet, scmi_workers=0, net_window=BATCH) as service:
-            figures["nic_batch64"] = await compare_nic(client, service)
+        for window in (BATCH, 4 * BATCH):
+            async with rig.mesh(**quiet, scmi_workers=0, net_window=window) as service:
+                figures[f"nic_{window}"] = await compare_nic(client, service)
     return figures
 
 

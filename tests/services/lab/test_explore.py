@@ -142,8 +142,8 @@ def test_all_interleavings_are_counted() -> None:
 def test_locked_cells_need_no_preemption_point() -> None:
     ops = [[("L", 0), ("L", 0)], [("L", 0), ("L", 0)]]
     assert outcomes(ops, 4, False)[1] == outcomes(ops, 4, True)[1] == 6
-    mixed = [[("L", 0)], [("i", 0)]]
-    assert outcomes(mixed, 4, False)[0] == outcomes(mixed, 4, True)[0]
+    for mixed in ([[("L", 0)], [("i", 0)]], [[("L", 0), ("i", 0)], [("L", 0), ("i", 0)]]):
+        assert outcomes(mixed, 4, False)[0] == outcomes(mixed, 4, True)[0]
 
 
 @pytest.mark.parametrize(

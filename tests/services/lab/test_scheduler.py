@@ -125,6 +125,24 @@ class TestFailures:
         assert result.failure.kind == "invariant"
         assert result.failure.detail == "b without a"
 
+    def test_invariant_over_cells_that_actors_do_not_share(self) -> None:
+        def setup(world: LabWorld) -> Checks:
+            cell = world.new(Cell)
+
+            async def one_side() -> None:
+                cell.a = 1
+                cell.a = 0
+
+            async def other_side() -> None:
+                cell.b = 1
+                cell.b = 0
+
+            actors(world, a=one_side(), b=other_side())
+            return Checks(step=lambda: "both up" if cell.a and cell.b else None)
+
+        assert explore(setup, Settings(preemptions=0)).verdict == "holds"
+        assert explore(setup, Settings(preemptions=1)).verdict == "fails"
+
     def test_invariant_broken_by_the_last_step(self) -> None:
         def setup(world: LabWorld) -> Checks:
             cell = world.new(Cell)

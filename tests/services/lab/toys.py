@@ -55,9 +55,8 @@ def lost_wakeup(recheck: bool) -> Build:
         async def waiter() -> None:
             while not cell.a:
                 event.clear()
-                if recheck and cell.a:
-                    return
-                await event.wait()
+                if not (recheck and cell.a):
+                    await event.wait()
 
         async def waker() -> None:
             cell.a = 1
