@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from common.errors import CallError, LinkDownError
 from common.histogram import Histogram
 from common.memory import GuestMemory, Mapping, MemoryKey, MemoryMap
 from common.runtime.clock import monotonic
-from common.runtime.link import Link
+from common.runtime.link import Link, LinkClient
 from common.runtime.world import AsyncWorld
 from common.virtio.features import SCMI_F_P2A_CHANNELS, DeviceId, Feature, mask
 from common.virtio.split_driver import SplitDriver
@@ -59,13 +60,11 @@ class Vmm:
         self.calls: Final = Calls("vmm")
         self.changes = 0
         self._spawn: Final = spawn
-        self._epoch = 0
 
     def link_up(self, link: Link) -> None:
         self.calls.attach(link)
-        restarted, self._epoch = self._epoch not in (0, link.peer_epoch), link.peer_epoch
         key = self.space.key_of(self.space.generation)
-        if restarted and key is not None:
+        if key is not None:  # the NIC may have restarted, or never have heard it; one that has it says so
             self._spawn("set_map again", self._say(key))
 
     def link_frame(self, _link: Link, message: Any) -> None:
@@ -80,14 +79,17 @@ class Vmm:
 
     async def change_map(self) -> None:
         """Put the next generation in force. Raises LinkDownError or CallError; the NIC is told again when back."""
-        await self.calls.call("set_map", *self.space.set_map_args(self.space.next_key()))
+        key = self.space.next_key()
+        await self.calls.call("set_map", *self.space.set_map_args(key))
+        self.space.confirm(key.generation)
         self.changes += 1
 
     async def _say(self, key: MemoryKey) -> None:
         try:
             await self.calls.call("set_map", *self.space.set_map_args(key))
         except (LinkDownError, CallError):
-            return  # the next link_up says it again
+            return  # the next link_up says it again, and so does the next change
+        self.space.confirm(key.generation)
 
 
 class Guest:
@@ -135,7 +137,18 @@ class Guest:
         ]
 
     def _port(self, key_of: Callable[[int], MemoryKey | None]) -> Port:
-        return Port(self.world, self.memory, queues=2, send=lambda _m: None, key_of=key_of, clock=monotonic)
+        soon = asyncio.get_running_loop().call_soon
+        # Two turns of the loop: pollers that the used ring wakes look at it in the first.
+        port = Port(
+            self.world,
+            self.memory,
+            queues=2,
+            send=lambda _m: None,
+            key_of=key_of,
+            clock=monotonic,
+            defer=lambda: soon(soon, port.signal),  # type: ignore[arg-type]
+        )
+        return port
 
     def _bus(self, name: str, port: Port, on_restart: Callable[[], None]) -> VirtioBus:
         return _PortBus(self, name, port, spawn=self.world.spawn, log=self.log, on_restart=on_restart)
@@ -188,30 +201,57 @@ class Guest:
     # --- bring-up -----------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Bring everything up once all links are: ITS, interrupts, memory map, devices, drivers."""
+        """Bring everything up once all links are: ITS, interrupts, memory map, devices, drivers.
+
+        A link that goes down on the way costs a retry. Raises CallError or RemoteError for a device that refuses.
+        """
         for client in self._clients:
             await client.wait_up()
-        await self.its.start()
-        for device in (self.config.scmi_device_id, self.config.nic_device_id):
-            await self.its.map_device(device, EVENTS)
-        for line in self._lines.values():
-            await self.its.map_event(line.device, line.event, line.intid, line.vcpu)
-            await self.its.enable_lpi(line.device, line.event)
-        self._its_programmed = True
-        await self.vmm.change_map()
+        await self._program_its()
         common = mask(Feature.VERSION_1, Feature.EVENT_IDX)
-        await self.scmi_bus.probe(DevicePlan(DeviceId.SCMI, common | SCMI_F_P2A_CHANNELS, self._make_scmi_queues))
-        await self.nic_bus.probe(
-            DevicePlan(
-                DeviceId.NET,
-                common | mask(Feature.ACCESS_PLATFORM, Feature.NET_MAC, Feature.NET_STATUS),
-                self._make_net_queues,
-            )
+        scmi = DevicePlan(DeviceId.SCMI, common | SCMI_F_P2A_CHANNELS, self._make_scmi_queues)
+        net = DevicePlan(
+            DeviceId.NET,
+            common | mask(Feature.ACCESS_PLATFORM, Feature.NET_MAC, Feature.NET_STATUS),
+            self._make_net_queues,
         )
+        to_scmi, to_nic, to_nic_vmm, _ = self._clients
+        await self._until_done(to_nic_vmm, self.vmm.change_map)
+        await self._until_done(to_scmi, lambda: self.scmi_bus.probe(scmi))
+        await self._until_done(to_nic, lambda: self.nic_bus.probe(net))
         self.world.spawn(f"{self.name} deferred tx", self._workqueue.run())
         self.rx_channel.start()
         self.net.start()
         self.ready = True
+
+    async def _until_done(self, client: LinkClient, step: Callable[[], Awaitable[object]]) -> None:
+        """Take a step of the bring-up, and again from its beginning where the link goes down in it."""
+        while True:
+            await client.wait_up()
+            try:
+                await step()
+            except LinkDownError as error:
+                self.log.warning("bring-up begins this step again", peer=client.peer, error=str(error))
+            else:
+                return
+
+    async def _program_its(self) -> None:
+        """Tables, queue, mappings. What the driver has been asked for it remembers before it tells the ITS, so a
+        lost link costs one restore()."""
+        its, to_its = self.its, self._clients[3]
+        steps: list[Callable[[], Awaitable[None]]] = [its.start]
+        for device in (self.config.scmi_device_id, self.config.nic_device_id):
+            steps.append(partial(its.map_device, device, EVENTS))
+        for line in self._lines.values():
+            steps.append(partial(its.map_event, line.device, line.event, line.intid, line.vcpu))
+            steps.append(partial(its.enable_lpi, line.device, line.event))
+        for step in steps:
+            try:
+                await step()
+            except LinkDownError as error:
+                self.log.warning("ITS is programmed again", error=str(error))
+                await self._until_done(to_its, its.restore)
+        self._its_programmed = True
 
     def _ring(self, name: str, size: int, features: int, iova: int) -> tuple[SplitDriver, SplitLayout]:
         """A ring in guest memory, and its layout as the device sees it."""

@@ -94,7 +94,8 @@ class PortQueue:
 
 class Port:
     """All queue objects of one device. ``send`` takes messages for the device; ``key_of`` gives the memory key of a
-    generation, or None; ``clock`` monotonic seconds.
+    generation, or None; ``clock`` monotonic seconds. With ``defer`` the port asks by it to have :meth:`signal` called
+    a little later, as a device reads the event index some time after it wrote the used index; without, at once.
 
     :meth:`frame` raises RemoteError only where the device breaks the protocol; a malformed ring of the guest breaks
     that queue and is told to the device.
@@ -109,10 +110,14 @@ class Port:
         send: Callable[[Message], None],
         key_of: Callable[[int], MemoryKey | None],
         clock: Callable[[], float],
+        defer: Callable[[], None] | None = None,
     ) -> None:
         self.world: Final = world
         self.memory: Final = memory
         self.send = send
+        self._defer: Final = defer
+        #: queues that published used elements and have not yet asked whether the driver wants an interrupt
+        self._unsignalled: list[PortQueue] = []
         self.key_of: Final = key_of
         self.clock: Final = clock
         self.queues: Final = [PortQueue(world, i) for i in range(queues)]
@@ -371,10 +376,23 @@ class Port:
         ring.push_batch(pushed)
         self.stats.used += len(pushed)
         queue.visible.mark(self.clock())
-        if ring.need_interrupt():
-            queue.irq_number += 1
-            self.stats.irqs += 1
-            self.send(Irq(queue.index, queue.irq_number))
+        if queue not in self._unsignalled:
+            if not self._unsignalled and self._defer is not None:
+                self._defer()
+            self._unsignalled.append(queue)
+        if self._defer is None:
+            self.signal()
+
+    def signal(self) -> None:
+        """Interrupt the driver for what was published, where it still wants that: one that polls may have taken it
+        meanwhile and moved its event index (§2.7.10), and needs none."""
+        queues, self._unsignalled = self._unsignalled, []
+        for queue in queues:
+            ring = queue.ring
+            if ring is not None and ring.need_interrupt():
+                queue.irq_number += 1
+                self.stats.irqs += 1
+                self.send(Irq(queue.index, queue.irq_number))
 
     def _scatter(self, queue: PortQueue, segments: list[Segment], readable: int, written: bytes) -> None:
         """Write ``written`` into the device-writable segments, in order."""

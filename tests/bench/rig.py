@@ -18,7 +18,7 @@ from typing import Any
 from common.runtime.config import PeerConfig, load
 from services.guest_driver.config import GuestConfig
 from services.guest_driver.shell import GuestService
-from services.mesh.children import free_ports
+from services.mesh.ports import free_ports
 from tests.bench.echo import Client
 
 ROOT = Path(__file__).resolve().parents[2]
