@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ringmesh-ready
 
-.PHONY: run up test lint bench test-docker test-prometheus lock clean help
+.PHONY: run up test lint bench test-docker lock clean help
 .DEFAULT_GOAL := help
 
 help:             ## what there is

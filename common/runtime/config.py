@@ -108,6 +108,7 @@ def load(cls: type[C], path: str | os.PathLike[str] | None = None, environ: Mapp
     for name, text in sorted((os.environ if environ is None else environ).items()):
         if name.startswith(ENV_PREFIX):
             _overlay(cls, values, name, text, origins)
+    _complete(cls, values)
     try:
         config = msgspec.convert(values, cls)
     except msgspec.ValidationError as error:
@@ -115,6 +116,17 @@ def load(cls: type[C], path: str | os.PathLike[str] | None = None, environ: Mapp
         raise ConfigError(_origin(key, origins, source), key, reason) from None
     _read_token(config, _origin("token_file", origins, source))
     return config
+
+
+def _complete(cls: type[Section], values: dict[str, Any]) -> None:
+    """A section of which some settings were given keeps the service's own defaults for the others."""
+    for field in msgspec.structs.fields(cls):
+        given = values.get(field.encode_name)
+        if not isinstance(given, dict) or field.default_factory is msgspec.NODEFAULT:
+            continue
+        default = field.default_factory()
+        if isinstance(default, msgspec.Struct):
+            values[field.encode_name] = msgspec.to_builtins(default) | given
 
 
 def _overlay(cls: type[Section], values: dict[str, Any], name: str, text: str, origins: dict[str, str]) -> None:

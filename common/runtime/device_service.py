@@ -26,7 +26,7 @@ TICK: float = 0.005
 MAX_GUESTS: int = 256
 
 
-class DeviceConfig(BaseConfig):
+class DeviceConfig(BaseConfig, kw_only=True):
     """Settings of a device service: where the ITS is, and the DeviceID that MSIs carry."""
 
     its: PeerConfig
@@ -46,6 +46,8 @@ class Attachment(Generic[D]):
         self.link: Link | None = None
         self.msi = MsiSource(guest, device_id, send_msi)
         self.device: D
+        #: called at every link_up, before anything is sent or received over the new link
+        self.on_up: Callable[[], None] = lambda: None
 
     def send(self, message: Message) -> None:
         """To the guest; dropped while its link is down: the resync that follows says it again."""
@@ -54,6 +56,7 @@ class Attachment(Generic[D]):
 
     def link_up(self, link: Link) -> None:
         self.link = link
+        self.on_up()
 
     def link_frame(self, _link: Link, message: Message) -> None:
         self.device.frame(message)
@@ -76,14 +79,7 @@ class DeviceService(Service[C], Generic[C, D]):
         super().__init__(config)
         self.attachments: dict[str, Attachment[D]] = {}
         self._its: Link | None = None
-        self._waits = [
-            self.metrics.histogram(
-                "ringmesh_poll_latency_seconds",
-                "Time from when work became visible in a queue until it was taken.",
-                queue=name,
-            )
-            for name in self.queue_names
-        ]
+        self._waits = [self.metrics.queue(name, self._depth_of(index)) for index, name in enumerate(self.queue_names)]
 
     @abstractmethod
     def make_device(self, attachment: Attachment[D]) -> D:
@@ -92,14 +88,10 @@ class DeviceService(Service[C], Generic[C, D]):
     async def start(self) -> None:
         self.listen(self.accept)
         self.connect("its", self.config.its, self)
-        for index, name in enumerate(self.queue_names):
-            self.metrics.gauge(
-                "ringmesh_queue_depth", "Entries that wait in a queue now.", fn=self._depth_of(index), queue=name
-            )
         self.metrics.gauge("ringmesh_guests", "Guests that have a device here.", fn=lambda: len(self.attachments))
         self.world.spawn("tick", self._ticks())
 
-    def _depth_of(self, index: int) -> Callable[[], float]:
+    def _depth_of(self, index: int) -> Callable[[], int]:
         return lambda: sum(a.device.queues[index].in_hand for a in self.attachments.values())
 
     # --- guests -------------------------------------------------------------------------------------------------------

@@ -66,7 +66,9 @@ class LinkServer:
         if not self.roles <= legal:
             raise LocalError(f"{sorted(self.roles - legal)} do not connect to {role}")
         self._token: Final = token.encode()
-        self._context: Final = LinkContext(role, LinkBook(metrics), capture or CaptureHub(), stir)
+        book = LinkBook(metrics)
+        book.expect(sorted(self.roles))
+        self._context: Final = LinkContext(role, book, capture or CaptureHub(), stir)
         self._server: asyncio.Server | None = None
         self.connections: Final[set[_ServerLink]] = set()
         self.waiting = 0

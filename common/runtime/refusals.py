@@ -7,6 +7,7 @@ repeats in between.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import structlog
@@ -77,15 +78,25 @@ class LinkBook:
         gauge = self._metrics.gauge("ringmesh_links_up", "Links that are up now, by role of the peer.", link=role)
         gauge.value += change
 
+    def expect(self, roles: Iterable[str]) -> None:
+        """Export the refusals of these peers from the first scrape on: a counter that appears with its first event
+        hides that event from ``increase()``."""
+        for role in (*roles, "unknown"):
+            for reason in REASONS:
+                self._refusals(role, reason)
+
+    def _refusals(self, role: str, reason: str) -> Counter:
+        return self._metrics.counter(
+            "ringmesh_frames_refused_total",
+            "Peers or frames refused; each closed its link.",
+            link=role,
+            reason=reason,
+        )
+
     def refused(self, role: str, peer: str, error: RemoteError) -> str:
         """Count a refusal of ``peer`` (role and address); log it unless it repeats. Returns the reason counted."""
         reason = reason_of(error)
-        self._metrics.counter(
-            "ringmesh_frames_refused_total",
-            "Peers or frames refused; each closed its link.",
-            link=role or "unknown",
-            reason=reason,
-        ).value += 1
+        self._refusals(role or "unknown", reason).value += 1
         now = self._clock()
         last, repeats = self._said.pop((peer, reason), (-REPEAT, 0))
         if now - last < REPEAT:

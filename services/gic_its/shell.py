@@ -67,6 +67,12 @@ class ItsService(Service[ItsConfig]):
         self.ports: dict[str, GuestPort] = {}
         self.routes = RouteStats()
         self._devices: dict[str, DeviceLink] = {}
+        # depth in commands that are queued, and in LPIs that a vCPU has not ended; latencies to CREADR and to the EOI
+        ports = self.ports
+        self._batches = self.metrics.queue("cmdq", lambda: sum(port.its.queued for port in ports.values()))
+        self._latencies = self.metrics.queue(
+            "lpi", lambda: sum(port.its.control.outstanding for port in ports.values())
+        )
 
     async def start(self) -> None:
         self.listen(self.accept)
@@ -110,6 +116,5 @@ class ItsService(Service[ItsConfig]):
         self.metrics.counters_of("its", "Commands run", its.commands, guest=guest)
         self.metrics.counters_of("its_error", "Commands skipped", its.errors, guest=guest)
         self.metrics.counters_of("its", "Link to the ITS", port.stats, guest=guest)
-        port.batches = self.metrics.queue(f"{guest}:cmdq", lambda: its.queued)
-        port.latencies = self.metrics.queue(f"{guest}:lpi", lambda: its.control.outstanding)
+        port.batches, port.latencies = self._batches, self._latencies
         return port

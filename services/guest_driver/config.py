@@ -15,7 +15,7 @@ DEFAULT_CAPTURE: Final = Path(__file__).resolve().parents[2] / "deploy" / "captu
 Entries = Literal[16, 32, 64, 128, 256, 512, 1024]
 
 
-class WorkloadConfig(Section):
+class WorkloadConfig(Section, kw_only=True):
     """The default workload of each guest."""
 
     #: start as soon as the guest is up, without being asked by POST /workload/start
@@ -40,7 +40,7 @@ class WorkloadConfig(Section):
     drain_seconds: Seconds = 15.0
 
 
-class GuestConfig(BaseConfig):
+class GuestConfig(BaseConfig, kw_only=True):
     """``ringmesh serve guest``."""
 
     admin: AdminConfig = msgspec.field(default_factory=lambda: AdminConfig(port=9101))

@@ -25,7 +25,9 @@ class NetDriver:
     ``notify(queue)`` is the doorbell, ``receive(frames)`` is handed the frames of one poll in the order received.
     """
 
-    __slots__ = ("_buffers", "_free", "_iova", "_memory", "_receive", "_rx", "_tx", "kicks", "notify", "rx_kicks")
+    __slots__ = (
+        "_buffers", "_free", "_iova", "_memory", "_receive", "_rx", "_tx", "kicks", "notify", "rx_kicks", "rx_short",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -48,6 +50,8 @@ class NetDriver:
         self._free: list[int] = [buffers[1] + i * BUFFER_BYTES for i in range(self._tx.size)]
         self.kicks = 0
         self.rx_kicks = 0
+        #: receive buffers that came back with less than a header and a byte: there is no frame in them
+        self.rx_short = 0
 
     @property
     def rings(self) -> tuple[SplitDriver, SplitDriver]:
@@ -107,7 +111,12 @@ class NetDriver:
             ring.disable_cb()
             taken = ring.get_bufs(ring.size)
             if taken:
-                frames = [read(addr + NET_HEADER_BYTES, length - NET_HEADER_BYTES) for addr, length in taken]
+                frames = [
+                    read(addr + NET_HEADER_BYTES, length - NET_HEADER_BYTES)
+                    for addr, length in taken
+                    if length > NET_HEADER_BYTES
+                ]
+                self.rx_short += len(taken) - len(frames)
                 ring.add_batch([(addr + iova, BUFFER_BYTES, addr) for addr, _ in taken], DESC_F_WRITE)
                 self._kick_rx()
                 total += len(frames)

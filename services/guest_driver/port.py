@@ -176,8 +176,9 @@ class Port:
         elif kind is Suspend:
             assert isinstance(message, Suspend)
             queue = self._queue(message.queue)
-            queue.suspended = True
-            self._save(queue)
+            if not queue.resyncing:  # otherwise the Resync is the answer: a second one would stand for a later Suspend
+                queue.suspended = True
+                self._save(queue)
         elif kind is Save:
             assert isinstance(message, Save)
             self._save(self._queue(message.queue))

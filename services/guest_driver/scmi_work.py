@@ -8,16 +8,19 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from common.errors import ChannelBusyError, RingmeshError, ScmiError, XferTimeoutError
+from common.errors import ChannelBusyError, RemoteError, RingmeshError, ScmiError, XferTimeoutError
 from common.histogram import Histogram
 from common.runtime.clock import monotonic
-from common.scmi.sensor import ATTR_TRIP_POINTS, Descriptor
+from common.scmi.sensor import ATTR_TRIP_POINTS, CONFIG_INTERVAL_SHIFT, Descriptor, interval, parse_trip_event
 from common.scmi.status import Status
 from services.guest_driver.config import WorkloadConfig
 from services.guest_driver.guest import CMDQ, Guest
+from services.guest_driver.scmi_notify import Notification
 
-#: Seconds between two looks at the sensors with trip points.
-TRIP_EVERY: Final = 0.25
+#: Seconds between two moves of a trip point, where the sensor is sampled more often than that.
+TRIP_EVERY: Final = 0.2
+#: Moves are this many update intervals apart at least: the platform looks one interval after a move at the earliest.
+TRIP_INTERVALS: Final = 1.5
 
 
 @dataclass(slots=True)
@@ -36,6 +39,30 @@ class ScmiBooks:
 
 
 @dataclass(slots=True)
+class Chased:
+    """A sensor whose trip points the load moves. ``interval`` is its fastest update interval, (mantissa, exponent) in
+    seconds, ``period`` the same in seconds; ``reading`` and ``at`` (seconds) are of the move before."""
+
+    number: int
+    trip_points: int
+    interval: tuple[int, int]
+    period: float
+    reading: int = 0
+    at: float = 0.0
+
+    def ahead(self, reading: int, now: float) -> int:
+        """Where the sensor will be halfway to the platform's next look, if it goes on as it did since the last move.
+
+        Half an interval, not one unit: by the time the platform sets the trip point, the value has moved on.
+        """
+        elapsed = now - self.at
+        moved = (reading - self.reading) * self.period / 2 / elapsed if self.at and elapsed > 0 else 0.0
+        self.reading, self.at = reading, now
+        step = round(moved)
+        return reading + (step or 1)
+
+
+@dataclass(slots=True)
 class Known:
     """What the agent found out about the platform before the load began."""
 
@@ -45,6 +72,8 @@ class Known:
     #: clock → rate in Hz after a reset of the platform
     defaults: dict[int, int]
     sensors: list[Descriptor]
+    #: sensor → how its trip points are moved
+    chased: dict[int, Chased]
 
 
 class ScmiWork:
@@ -77,7 +106,12 @@ class ScmiWork:
             if len(set(settable)) > 1:
                 clocks[clock] = settable
                 defaults[clock] = await agent.clock.rate_get(clock)
-        self._known = Known(await agent.base.vendor(), clocks, defaults, await agent.sensor.discover())
+        sensors = await agent.sensor.discover()
+        chased = {}
+        for number, sensor in enumerate(sensors):
+            if sensor.attributes_low & ATTR_TRIP_POINTS:
+                chased[number] = await self._fastest(number, sensor.attributes_low & ATTR_TRIP_POINTS)
+        self._known = Known(await agent.base.vendor(), clocks, defaults, sensors, chased)
         agent.sensor.on_trip_point(self._tripped)
         await self._subscribe()
 
@@ -109,12 +143,23 @@ class ScmiWork:
 
     # --- notifications ------------------------------------------------------------------------------------------------
 
+    async def _fastest(self, number: int, trip_points: int) -> Chased:
+        """How fast the sensor can be sampled. A platform that says nothing is taken to look once a second."""
+        try:
+            found = (await self._guest.agent.sensor.update_intervals(number)).intervals
+        except ScmiError:
+            found = []
+        fastest = min(found, key=_seconds, default=(1, 0))
+        return Chased(number, trip_points, fastest, _seconds(fastest))
+
     async def _subscribe(self) -> None:
-        agent = self._guest.agent
+        """Have the sensors with trip points sampled as fast as they can, and hear of them."""
+        sensors = self._guest.agent.sensor
         assert self._known is not None
-        for number, sensor in enumerate(self._known.sensors):
-            if sensor.attributes_low & ATTR_TRIP_POINTS:
-                await agent.sensor.notify_trip_points(number, True)
+        for number, one in self._known.chased.items():
+            flags = await sensors.config_get(number) & ((1 << CONFIG_INTERVAL_SHIFT) - 1)
+            await sensors.config_set(number, flags | interval(*one.interval) << CONFIG_INTERVAL_SHIFT)
+            await sensors.notify_trip_points(number, True)
 
     async def _subscribe_again(self) -> None:
         try:
@@ -122,32 +167,53 @@ class ScmiWork:
         except RingmeshError as error:
             self._guest.log.warning("no notifications until the next restart", error=str(error))
 
-    def _tripped(self, _notification: object) -> None:
+    def _tripped(self, notification: Notification) -> None:
+        """SENSOR_TRIP_POINT_EVENT: it must be about a trip point that there is."""
+        assert self._known is not None
         self.books.notifications += 1
+        try:
+            event = parse_trip_event(notification.payload)
+        except RemoteError:
+            good = False
+        else:
+            one = self._known.chased.get(event.sensor)
+            good = one is not None and event.trip_point < one.trip_points
+        if not good:
+            self.books.corrupted += 1
+            self._guest.log.error("SCMI notification is wrong", payload=notification.payload.hex())
 
     async def _chase(self) -> None:
-        """Keep each trip point just ahead of its sensor, so that notifications keep coming."""
-        assert self._known is not None
-        sensors = [n for n, sensor in enumerate(self._known.sensors) if sensor.attributes_low & ATTR_TRIP_POINTS]
-        before: dict[int, int] = {}
-        while self._running and sensors:
-            for number in sensors:
-                await self._do(
-                    "trip_point",
-                    lambda poll, number=number: self._set_trip(number, before, poll),  # type: ignore[misc]
-                    False,
-                )
-            await asyncio.sleep(TRIP_EVERY)
+        """Keep each trip point just ahead of its sensor, so that notifications keep coming.
 
-    async def _set_trip(self, number: int, before: dict[int, int], poll: bool) -> bool:
-        agent = self._guest.agent
-        reading = (await agent.sensor.reading_get(number, poll=poll))[0].value
-        ahead = 1 if reading >= before.get(number, reading) else -1
-        before[number] = reading
-        self.books.sent += 1
-        await agent.sensor.trip_point_config(number, 0, reading + ahead, poll=poll)
-        self.books.completed += 1
-        return True
+        All guests share the platform's sensors and hear of every crossing: the more there are, the less each moves.
+        """
+        assert self._known is not None
+        chased = self._known.chased
+        pause = max([TRIP_EVERY, *(one.period * TRIP_INTERVALS for one in chased.values())]) * self._guest.config.guests
+        while self._running and chased:
+            for one in chased.values():
+                await self._move(one)
+            await asyncio.sleep(pause)
+
+    async def _move(self, one: Chased) -> None:
+        """Read the sensor and put its first trip point where it is going: two commands."""
+        target: int | None = None
+
+        async def read(poll: bool) -> bool:
+            nonlocal target
+            readings = await self._guest.agent.sensor.reading_get(one.number, poll=poll)
+            if readings:
+                target = one.ahead(readings[0].value, monotonic())
+            return bool(readings)
+
+        async def place(poll: bool) -> bool:
+            assert target is not None
+            await self._guest.agent.sensor.trip_point_config(one.number, 0, target, poll=poll)
+            return True
+
+        await self._do("reading", read, False)
+        if target is not None:
+            await self._do("trip_point", place, False)
 
     # --- commands -----------------------------------------------------------------------------------------------------
 
@@ -162,17 +228,17 @@ class ScmiWork:
             turn += 1
             poll = turn & 3 < config.polled_of_four
             kind = turn % 5
-            if kind == 0:
-                await self._do("vendor", self._vendor, poll)
-            elif kind in (1, 2) and mine is not None:
+            if kind in (1, 2) and mine is not None:
                 rates = known.clocks[mine]
                 rate = rates[turn % len(rates)]
                 await self._do("rate_set", lambda p, rate=rate: self._rate_set(mine, rate, p), poll)  # type: ignore[misc]
             elif kind == 3 and mine is not None:
                 await self._do("rate_get", lambda p: self._rate_get(mine, p), poll)
-            else:
+            elif kind and known.sensors:
                 number = turn % len(known.sensors)
                 await self._do("reading", lambda p, number=number: self._reading(number, p), poll)  # type: ignore[misc]
+            else:
+                await self._do("vendor", self._vendor, poll)
             if config.scmi_pause:
                 await asyncio.sleep(config.scmi_pause)
 
@@ -239,3 +305,8 @@ class ScmiWork:
         readings = await self._guest.agent.sensor.reading_get(number, poll=poll)
         limits = sensor.range
         return bool(readings) and (limits is None or all(limits.lowest <= r.value <= limits.highest for r in readings))
+
+
+def _seconds(interval: tuple[int, int]) -> float:
+    """An update interval (mantissa, exponent) in seconds."""
+    return interval[0] * 10.0 ** interval[1]

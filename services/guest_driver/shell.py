@@ -41,23 +41,12 @@ class GuestService(Service[GuestConfig]):
         self.admin.get("/report", lambda: books(self.loads))
         self.admin.post("/workload/start", self._start_load)
         self.admin.post("/workload/stop", self._stop_load)
-        waits = {
-            name: self.metrics.histogram(
-                "ringmesh_poll_latency_seconds",
-                "Time from when work became visible in a queue until it was taken.",
-                queue=name,
-            )
-            for name in QUEUES
-        }
+        waits = {name: self.metrics.queue(name, self._depth_of(name)) for name in QUEUES}
         for number in range(self.config.guests):
             guest = Guest(f"guest{number}", self, waits)
             self.guests.append(guest)
             self.loads.append(Workload(guest, self.config.workload, self._frames))
         self.ready_when("guests are not up", lambda: self._up)
-        for name in QUEUES:
-            self.metrics.gauge(
-                "ringmesh_queue_depth", "Entries that wait in a queue now.", fn=self._depth_of(name), queue=name
-            )
         self._measure()
         self.world.spawn("bring-up", self._bring_up())
 
@@ -98,8 +87,8 @@ class GuestService(Service[GuestConfig]):
 
     # --- metrics ------------------------------------------------------------------------------------------------------
 
-    def _depth_of(self, name: str) -> Callable[[], float]:
-        def depth() -> float:
+    def _depth_of(self, name: str) -> Callable[[], int]:
+        def depth() -> int:
             return sum(guest.rings[name].in_flight for guest in self.guests if name in guest.rings)
 
         return depth

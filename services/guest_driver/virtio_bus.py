@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
-from common.errors import CallError, LinkDownError, LocalError, RemoteError
+from common.errors import LinkDownError, RemoteError
 from common.runtime.link import Link
 from common.virtio.features import Status
 from common.virtio.split_layout import SplitLayout
@@ -63,19 +63,27 @@ class VirtioBus:
         self._spawn: Final = spawn
         self._log: Final = log
         self._on_restart: Final = on_restart
+        #: what the last probe made, and the features that it made it for; a probe that is tried again uses it
+        self._made: tuple[int, list[QueuePlan]] | None = None
+        #: the queues of a probe that succeeded
         self._queues: list[QueuePlan] = []
         self._epoch = 0
+        self._configured = False
 
     # --- the link -----------------------------------------------------------------------------------------------------
 
     def link_up(self, link: Link) -> None:
         self.calls.attach(link)
         self.port.link_up()
-        if self._queues and link.peer_epoch != self._epoch:
+        restarted, self._epoch = link.peer_epoch != self._epoch, link.peer_epoch
+        if not self._queues:
+            return  # whoever probes begins anew
+        if restarted:
             self.restarts += 1
+            self._configured = False
             self._on_restart()
+        if not self._configured:  # restarted, or the link went down before it was configured
             self._spawn(f"configure {self.name}", self._configure_again())
-        self._epoch = link.peer_epoch
 
     def link_frame(self, _link: Link, message: Any) -> None:
         kind = type(message)
@@ -99,43 +107,56 @@ class VirtioBus:
     async def probe(self, plan: DevicePlan) -> int:
         """Initialise the device as virtio 1.3 §3.1.1 orders, up to DRIVER_OK. Returns the features negotiated.
 
-        Raises CallError where the device refuses, RemoteError if it is not what the plan wants.
+        Raises LinkDownError if the link goes down on the way (probe again: it begins with a reset), CallError where
+        the device refuses, RemoteError if it is not what the plan wants.
         """
         call = self.calls.call
+        self._queues = []
         await call("set_status", 0)
+        self.port.reset()
         device_id = await call("get_device_id")
         if device_id != plan.device_id:
             raise RemoteError("device_id", device_id, plan.device_id, self.name)
         self.features = plan.features & await call("get_device_features")
-        queues = plan.make_queues(self.features)
-        await self._configure(queues)
+        if self._made is None or self._made[0] != self.features:
+            self._made = (self.features, plan.make_queues(self.features))
+        queues = self._made[1]
+        await self._configure(queues, 0)
         self._queues = queues
         return self.features
 
-    async def _configure(self, queues: list[QueuePlan]) -> None:
+    async def _configure(self, queues: list[QueuePlan], status: int) -> None:
+        """From device status ``status`` on: an earlier try may have come some way before its link went down."""
         call = self.calls.call
-        status = int(Status.ACKNOWLEDGE | Status.DRIVER)
-        await call("set_status", status)
-        await call("set_driver_features", self.features)
-        status |= Status.FEATURES_OK
-        if not await call("set_status", int(status)) & Status.FEATURES_OK:
-            raise RemoteError("features", hex(self.features), None, f"{self.name} does not take them")
+        if not status & Status.FEATURES_OK:
+            status |= Status.ACKNOWLEDGE | Status.DRIVER
+            await call("set_status", int(status))
+            await call("set_driver_features", self.features)
+            status |= Status.FEATURES_OK
+            if not await call("set_status", int(status)) & Status.FEATURES_OK:
+                raise RemoteError("features", hex(self.features), None, f"{self.name} does not take them")
         for queue in queues:
             layout = queue.layout
-            if layout.size > await call("get_vq_num_max", queue.index):
-                raise LocalError(f"{self.name} queue {queue.index}: {layout.size} entries are too many")
+            most = await call("get_vq_num_max", queue.index)
+            if layout.size > most:
+                raise RemoteError("vq_num", layout.size, most, f"entries of {self.name} queue {queue.index}")
             await call("set_vq_num", queue.index, layout.size)
             await call("set_vq_address", queue.index, layout.desc, layout.driver, layout.device)
             await call("set_vq_cb", queue.index, queue.event)
             await call("set_vq_ready", queue.index, True)
         await call("set_status", int(status | Status.DRIVER_OK))
+        self._configured = True
 
     async def _configure_again(self) -> None:
         try:
-            await self._configure(self._queues)
-        except (LinkDownError, CallError) as error:
-            # the link went down again: the next link_up sees another epoch, or the same one half configured
-            self._epoch = 0
+            status = await self.calls.call("get_status")
+            if status & Status.DRIVER_OK:  # the answer to the last call of all went down with the link
+                self._configured = True
+            else:
+                await self._configure(self._queues, status)
+        except LinkDownError as error:  # the next link_up goes on
             self._log.warning("device not configured again yet", device=self.name, error=str(error))
+        except RemoteError as error:
+            self._log.error("device does not take its configuration again", device=self.name, error=str(error))
         else:
             self._log.info("device configured again", device=self.name)

@@ -9,8 +9,8 @@ from typing import Final
 
 from common.memory import ACCESS_RW, Mapping, MemoryKey, MemoryMap
 
-#: Keys that are kept: the one in force, the one being put in force, and one for good measure.
-KEPT_KEYS: Final = 3
+#: Keys that are kept from before the one in force: commands that name them may still be on their way to the port.
+KEPT_KEYS: Final = 2
 
 
 class AddressSpace:
@@ -26,9 +26,18 @@ class AddressSpace:
         self._window: Final = window
         self._keys: dict[int, MemoryKey] = {}
         self.generation = 0
+        #: the highest generation that the device is known to have put in force
+        self.in_force = 0
 
     def next_key(self) -> MemoryKey:
-        """The key of the next generation; it can be looked up from now on."""
+        """The key to put in force next; it can be looked up from now on.
+
+        One that the device has not confirmed is given again: the device holds it or the one before, whatever became
+        of the calls, and both must be known to the port.
+        """
+        pending = self._keys.get(self.generation)
+        if self.generation > self.in_force and pending is not None:
+            return pending
         self.generation += 1
         base, size = self._ram
         maps = [Mapping(base + self._iova, size, base, ACCESS_RW)]
@@ -38,9 +47,13 @@ class AddressSpace:
             maps.append(Mapping(above + (self.generation % 8) * length, length, start, ACCESS_RW))
         key = MemoryKey(MemoryMap(maps), self.generation)
         self._keys[self.generation] = key
-        for old in [g for g in self._keys if g <= self.generation - KEPT_KEYS]:
-            del self._keys[old]
         return key
+
+    def confirm(self, generation: int) -> None:
+        """The device has put ``generation`` in force: keys long before it are forgotten."""
+        self.in_force = max(self.in_force, generation)
+        for old in [g for g in self._keys if g < self.in_force - KEPT_KEYS]:
+            del self._keys[old]
 
     def key_of(self, generation: int) -> MemoryKey | None:
         """The key of ``generation``, or None if there is none (any more)."""

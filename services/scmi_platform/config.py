@@ -14,7 +14,7 @@ from common.runtime.device_service import DeviceConfig
 DEFAULT_BOARD: Final = Path(__file__).resolve().parents[2] / "deploy" / "boards" / "juno-r2.toml"
 
 
-class ScmiConfig(DeviceConfig):
+class ScmiConfig(DeviceConfig, kw_only=True):
     """``ringmesh serve scmi``. ``board`` is the file that says what the platform manages (``RINGMESH_BOARD``)."""
 
     listen: ListenConfig = msgspec.field(default_factory=lambda: ListenConfig(port=7101))

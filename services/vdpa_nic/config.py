@@ -14,7 +14,7 @@ from common.runtime.device_service import DeviceConfig
 DEFAULT_CAPTURE: Final = Path(__file__).resolve().parents[2] / "deploy" / "captures" / "veth.pcap"
 
 
-class BackendConfig(Section):
+class BackendConfig(Section, kw_only=True):
     """What the NIC is plugged into: ``echo``, or ``replay`` of ``pcap`` at ``rate`` frames a second."""
 
     kind: Literal["echo", "replay"] = "echo"
@@ -22,7 +22,7 @@ class BackendConfig(Section):
     rate: Annotated[float, msgspec.Meta(gt=0)] = 1000.0
 
 
-class NicConfig(DeviceConfig):
+class NicConfig(DeviceConfig, kw_only=True):
     """``ringmesh serve nic``."""
 
     listen: ListenConfig = msgspec.field(default_factory=lambda: ListenConfig(port=7102))

@@ -20,6 +20,7 @@ from common.virtio.device import Op, Phase, Refusal, VirtioDevice
 from common.virtio.features import DESC_F_WRITE, DeviceId, Feature, Status, mask
 from common.virtio.msi_source import MsiSource
 from common.virtio.net_header import MAX_ETHERNET, NET_HEADER_BYTES, RX_PLAIN
+from common.virtio.remote_queue import RemoteQueue
 from common.wire.messages import Chain, Destroy, Message, Resync, Return, Saved, Suspend
 from services.vdpa_nic.backend import Backend
 
@@ -53,6 +54,8 @@ class NicStats:
     rx_frames: int = 0
     rx_bytes: int = 0
     rx_too_long: int = 0
+    #: frames for a receive queue that is broken or was never set up
+    rx_dropped: int = 0
     map_changes: int = 0
     map_refused: int = 0
     chains_handed_back: int = 0
@@ -94,12 +97,16 @@ class NicDevice(VirtioDevice):
         self.config += _CONFIG.pack(mac, LINK_UP)
         self.nic_stats = NicStats()
         self._key: MemoryKey | None = None
+        #: the VMM's call that is being answered, None while it is the guest's
+        self._vmm_call: int | None = None
         #: transmit chains that wait for a receive buffer: (head, frame, when they arrived)
         self.tx_waiting: deque[tuple[int, bytes, float]] = deque()
         #: receive buffers: (head, bytes of room)
         self.rx_buffers: deque[tuple[int, int]] = deque()
         #: the change of map under way: its call, the new key, the queues that have not said where they stand
         self._change: tuple[int, MemoryKey, set[int]] | None = None
+        #: queues of which the port will say by itself where they stand: the link is back, its Resync is not here yet
+        self._awaited: set[int] = set()
 
     # --- traffic ------------------------------------------------------------------------------------------------------
 
@@ -137,7 +144,12 @@ class NicDevice(VirtioDevice):
         give_rx, give_tx = self.queues[RX].complete, self.queues[TX].complete
         oldest = waiting[0][2] if waiting else 0.0
         sent, received = stats.tx_frames, stats.rx_frames
+        # nobody will ever receive again: frames go where they go on a NIC whose receive queue is off
+        deaf = self.queues[RX].broken or not self.queues[RX].live
         while True:
+            if deaf and backlog:
+                stats.rx_dropped += len(backlog)
+                backlog.clear()
             while backlog and buffers:
                 frame = backlog.popleft()
                 head, room = buffers.popleft()
@@ -150,7 +162,7 @@ class NicDevice(VirtioDevice):
                 give_rx(head, RX_PLAIN + frame)
                 stats.rx_frames += 1
                 stats.rx_bytes += len(frame)
-            if backlog or not waiting or (backend.answers and not buffers):
+            if not waiting or (backend.answers and not buffers and not deaf):
                 break
             head, frame, _ = waiting.popleft()
             give_tx(head, b"")
@@ -174,30 +186,48 @@ class NicDevice(VirtioDevice):
         self.tx_waiting.clear()
         self.rx_buffers.clear()
         self.backend.backlog.clear()
+        self._awaited.clear()
+        if self._change is not None:  # no queue object is left that could hold the old key
+            self._finish()
+
+    def _broke(self, queue: int, field: str, reason: str) -> None:
+        super()._broke(queue, field, reason)
+        (self.tx_waiting if queue == TX else self.rx_buffers).clear()
+        self._awaited.discard(queue)
+        self._stands(queue)  # a change of map does not wait for what is dead
 
     # --- the memory map -----------------------------------------------------------------------------------------------
 
     def vmm_frame(self, call: Any) -> None:
         """A call of the VMM; ``set_map`` is answered when the new map is in force."""
+        self._vmm_call = call.seq
         answer = self.answer(call)
+        self._vmm_call = None
         if answer.value is not _LATER:
             self.answer_vmm(answer)
 
-    def answer(self, call: Any) -> Return:
-        self._seq = call.seq
-        return super().answer(call)
+    def reconnected(self) -> None:
+        """The guest's link is back; nothing was sent or received on it yet.
+
+        From here until a queue's Resync the port must not be asked to suspend it: Resync says that it is, and an
+        answer on top of that would be taken for the answer to a later Suspend.
+        """
+        self._awaited = {queue.index for queue in self.queues if queue.live and not queue.broken}
 
     def op_get_generation(self) -> int:
         return self._key.generation if self._key is not None else 0
 
     def op_set_map(self, generation: int, ranges: list[tuple[int, int, int, int]]) -> Any:
         """A new memory map ``[(iova, size, guest address, access)]`` under ``generation``, which must grow."""
+        if self._vmm_call is None:
+            raise self._refuse_map(errno.EPERM, "is the VMM's to call")
         if self._change is not None:
             raise self._refuse_map(errno.EBUSY, "a change of map is under way")
         if len(ranges) > MAX_MAPPINGS:
             raise self._refuse_map(errno.E2BIG, f"{len(ranges)} ranges, at most {MAX_MAPPINGS}")
-        if self._key is not None and generation < self._key.generation:
-            raise self._refuse_map(errno.EINVAL, f"generation {generation} is before {self._key.generation}")
+        before = self._key.generation if self._key is not None else 1
+        if generation < before:
+            raise self._refuse_map(errno.EINVAL, f"generation {generation} is before {before}")
         try:
             key = MemoryKey(MemoryMap(Mapping(*r) for r in ranges), generation)
         except MemoryFaultError as fault:
@@ -213,8 +243,8 @@ class NicDevice(VirtioDevice):
             if self.status & Status.DRIVER_OK:
                 self.start()
             return None
-        self._change = (self._seq, key, live)
-        for index in sorted(live):
+        self._change = (self._vmm_call, key, live)
+        for index in sorted(live - self._awaited):
             self.send(Suspend(index))
         return _LATER
 
@@ -226,41 +256,57 @@ class NicDevice(VirtioDevice):
         self._stands(message.queue)
 
     def on_resynced(self, message: Resync) -> None:
-        if self._change is not None and message.queue in self._change[2]:
-            # the link went down in mid-change: where the port stands now is what Saved would have said
+        self._awaited.discard(message.queue)
+        if self._change is None:
+            super().on_resynced(message)
+        else:
+            # the link went down in mid-change: where the port stands now is what Saved would have said. A queue that
+            # had said so before stays suspended too: attached, it would fetch under the key that is about to go.
             self.queues[message.queue].flush()
             self._stands(message.queue)
-        else:
-            super().on_resynced(message)
 
     def _stands(self, index: int) -> None:
         """Queue ``index`` fetches no more, and everything it had fetched has arrived."""
         if self._change is None:
             return
-        seq, key, waiting = self._change
+        waiting = self._change[2]
         waiting.discard(index)
-        if waiting:
-            return
+        if not waiting:
+            self._finish()
+
+    def _finish(self) -> None:
+        """All queues stand: put the new key in force."""
+        assert self._change is not None
+        seq, key, _ = self._change
         self._change = None
         self._key = key
-        self._hand_back()
         for queue in self.queues:
             if queue.live and not queue.broken:
+                self._hand_back(queue)
                 queue.flush()
                 self.send(Destroy(queue.index))
                 queue.create(key)
         self.nic_stats.map_changes += 1
         self.answer_vmm(Return(seq, 0))
 
-    def _hand_back(self) -> None:
-        """Chains fetched under the old key and not processed: the new objects fetch them again."""
-        rx = [head for head, _ in self.rx_buffers]
-        tx = [head for head, _, _ in self.tx_waiting]
-        self.queues[RX].hand_back(rx)
-        self.queues[TX].hand_back(tx)
-        self.nic_stats.chains_handed_back += len(rx) + len(tx)
-        self.rx_buffers.clear()
-        self.tx_waiting.clear()
+    def _hand_back(self, queue: RemoteQueue) -> None:
+        """Chains fetched under the old key and not processed: the new object fetches them again.
+
+        A connection lost while a restarted device was being given what is in flight leaves the first of it here
+        without the rest: those chains are not the last ones received, and are kept.
+        """
+        back = queue.tail()
+        queue.hand_back(back)
+        self.nic_stats.chains_handed_back += len(back)
+        gone = set(back)
+        if queue.index == RX:
+            kept = [buffer for buffer in self.rx_buffers if buffer[0] not in gone]
+            self.rx_buffers.clear()
+            self.rx_buffers.extend(kept)
+        else:
+            stay = [chain for chain in self.tx_waiting if chain[0] not in gone]
+            self.tx_waiting.clear()
+            self.tx_waiting.extend(stay)
 
 
 #: Value of an answer that is sent when the change of map is done.

@@ -54,6 +54,8 @@ class NicService(DeviceService[NicConfig, NicDevice]):
     def __init__(self, config: NicConfig) -> None:
         super().__init__(config)
         self._frames: list[bytes] = []
+        #: guest → its number, kept when the guest starts anew: its NIC keeps its MAC
+        self._numbers: dict[str, int] = {}
         backend = config.backend
         if backend.kind == "replay":
             try:
@@ -74,8 +76,8 @@ class NicService(DeviceService[NicConfig, NicDevice]):
         return Echo()
 
     def make_device(self, attachment: Attachment[NicDevice]) -> NicDevice:
-        number = len(self.attachments)
-        return NicDevice(
+        number = self._numbers.setdefault(attachment.guest, len(self._numbers))
+        device = NicDevice(
             send=attachment.send,
             answer_vmm=lambda _message: None,
             msi=attachment.msi,
@@ -87,6 +89,8 @@ class NicService(DeviceService[NicConfig, NicDevice]):
             log=self.log.bind(guest=attachment.guest).warning,
             observe=self.observe,
         )
+        attachment.on_up = device.reconnected
+        return device
 
     def measure(self, attachment: Attachment[NicDevice]) -> None:
         super().measure(attachment)

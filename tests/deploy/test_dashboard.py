@@ -19,7 +19,9 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from services.mesh.children import LOOPBACK, ROLES, Mesh
+from services.mesh.children import Mesh
+from services.mesh.ports import LOOPBACK
+from services.mesh.settings import ROLES
 from tests.deploy.deployment import DEPLOY, load_yaml
 
 GRAFANA = DEPLOY / "grafana"

@@ -13,6 +13,7 @@ from common.runtime.config import BaseConfig, ListenConfig, PeerConfig, load
 
 class _Config(BaseConfig, kw_only=True):
     its: PeerConfig = msgspec.field(default_factory=lambda: PeerConfig(port=7103))
+    peer: PeerConfig | None = None
     names: list[str] = msgspec.field(default_factory=list)
     ratio: float = 0.5
     fast: bool = False
@@ -49,6 +50,12 @@ def test_a_file_and_an_overlay(tmp_path: Path) -> None:
     assert (config.fewest, config.log.level, config.its) == (3, "debug", PeerConfig(host="its", port=2))
 
 
+def test_a_part_of_a_section_keeps_the_defaults_of_the_rest(tmp_path: Path) -> None:
+    config = load(_Config, _write(tmp_path, "[its]\nhost = 'x'\n"), {"RINGMESH_LISTEN__HOST": "0.0.0.0"})
+    assert config.its == PeerConfig(host="x", port=7103)
+    assert config.listen.host == "0.0.0.0"
+
+
 @pytest.mark.parametrize(
     ("text", "key", "reason"),
     [
@@ -58,7 +65,7 @@ def test_a_file_and_an_overlay(tmp_path: Path) -> None:
         ("[listen]\nport = 65536", "listen.port", "expected `int` <= 65535"),
         ("drain_seconds = -1", "drain_seconds", "expected `float` >= 0"),
         ("[log]\nformat = 'xml'", "log.format", "invalid enum value 'xml'"),
-        ("[its]\nhost = 'x'", "its.port", "is required"),
+        ("[peer]\nhost = 'x'", "peer.port", "is required"),
         ("listen = 3", "listen", "expected `object`, got `int`"),
     ],
 )

@@ -8,7 +8,7 @@ import structlog
 from common.errors import FrameError, HandshakeError, RemoteError, RingError
 from common.runtime.clock import ManualClock
 from common.runtime.metrics import Metrics
-from common.runtime.refusals import REPEAT, LinkBook, reason_of
+from common.runtime.refusals import REASONS, REPEAT, LinkBook, reason_of
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,12 @@ def test_memory_of_peers_is_bounded(metrics: Metrics) -> None:
             book.refused("", f"peer {i}", FrameError("frame.body"))
     assert len(book._said) == 1024
     assert metrics.value("ringmesh_frames_refused_total", link="unknown", reason="body") == 3000
+
+
+def test_expected_refusals_are_there_before_the_first() -> None:
+    metrics = Metrics("its", "test")
+    LinkBook(metrics).expect(["guest"])
+    text = metrics.render().decode()
+    for link in ("guest", "unknown"):
+        for reason in REASONS:
+            assert f'ringmesh_frames_refused_total{{link="{link}",reason="{reason}",service="its"}} 0.0' in text

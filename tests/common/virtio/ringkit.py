@@ -111,7 +111,7 @@ class EchoDevice(VirtioDevice):
             queue.create(key)
 
     def on_resynced(self, message: Resync) -> None:
-        if self.changing is not None and message.queue in self.changing[1]:
+        if self.changing is not None:
             self.queues[message.queue].flush()
             self.on_saved(Saved(message.queue, 0, 0, 0))
         else:

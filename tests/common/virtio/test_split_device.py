@@ -118,6 +118,24 @@ def test_an_indirect_table_behind_direct_descriptors() -> None:
     assert device.pop_batch(4) == []
 
 
+def test_a_chain_is_as_long_as_the_queue_and_no_longer() -> None:
+    """§2.7.5.3.1, also where a table makes room for more descriptors than the queue has."""
+    for rows, fits in ((3, True), (4, False)):
+        memory, device = make()
+        desc(memory, 0x100, 0x10, 1, NEXT, 1)
+        desc(memory, 0x110, 0x800, 16 * rows, INDIRECT)
+        for i in range(rows):
+            desc(memory, 0x800 + 16 * i, 0x20, 1, NEXT if i + 1 < rows else 0, i + 1)
+        offer(memory, 0)
+        if fits:
+            popped = device.pop()
+            assert popped is not None
+            assert len(popped[1]) == 4
+        else:
+            with pytest.raises(RingError, match="chain"):
+                device.pop()
+
+
 def test_hand_back() -> None:
     memory, device = make()
     offer(memory, 0, 1)

@@ -188,8 +188,8 @@ async def test_from_msi_to_confirmation(mesh: Mesh) -> None:
     metrics = mesh.service.metrics
     assert metrics.value("ringmesh_its_msis_total", guest="vm0") == 5
     assert metrics.value("ringmesh_its_command_mapti_total", guest="vm0") == 1
-    assert metrics.value("ringmesh_queue_depth", queue="vm0:lpi") == 0
-    assert metrics.value("ringmesh_queue_depth", queue="vm0:cmdq") == 0
+    assert metrics.value("ringmesh_queue_depth", queue="lpi") == 0
+    assert metrics.value("ringmesh_queue_depth", queue="cmdq") == 0
     port = mesh.service.ports["vm0"]
     assert port.batches.count > 0
     assert port.latencies.count > 0

@@ -60,8 +60,9 @@ class Mesh(RuleBasedStateMachine):
         event_idx=st.booleans(),
         indirect=st.booleans(),
         big=st.booleans(),
+        ready=st.booleans(),
     )
-    def setup(self, start: int, event_idx: bool, indirect: bool, big: bool) -> None:
+    def setup(self, start: int, event_idx: bool, indirect: bool, big: bool, ready: bool) -> None:
         self.memory = GuestMemory(MEMORY)
         self.features = OFFERED if event_idx else OFFERED & ~Feature.EVENT_IDX.bit
         self.start = start
@@ -99,6 +100,8 @@ class Mesh(RuleBasedStateMachine):
         self.waiting_for = 0
         self.new_device()
         self.connect()
+        if ready:
+            self.deliver_everything()
 
     # --- the two directions -------------------------------------------------------------------------------------------
 
@@ -260,30 +263,40 @@ class Mesh(RuleBasedStateMachine):
             self.device.batch_end()
             self.from_device()
 
-    @rule(kept=st.booleans())
-    def lose_link(self, kept: bool) -> None:
-        self.disconnect()
-        if not kept:
+    @rule(event=st.sampled_from(["lose link", "restart", "change key", "change key and lose link", "blink", "none"]))
+    def disturb(self, event: str) -> None:
+        """One rule for all that goes wrong, so that there is traffic between two of them."""
+        if "change key" in event and self.device.changing is None:
+            self.generation += 1
+            self.keys[self.generation] = identity_key(self.memory, self.generation)
+            self.device.change_key(self.keys[self.generation])
+            self.from_device()
+        if event in ("lose link", "change key and lose link", "blink", "restart"):
+            self.disconnect()
+        if event == "restart":
             self.new_device()
-
-    @rule()
-    def restart_while_up(self) -> None:
-        self.disconnect()
-        self.new_device()
-        self.connect()
+        if event in ("blink", "restart"):
+            self.connect()
 
     @precondition(lambda self: not self.up)
     @rule()
     def reconnect(self) -> None:
         self.connect()
 
-    @precondition(lambda self: self.device.changing is None)
-    @rule()
-    def change_key(self) -> None:
-        self.generation += 1
-        self.keys[self.generation] = identity_key(self.memory, self.generation)
-        self.device.change_key(self.keys[self.generation])
-        self.from_device()
+    @rule(count=st.integers(1, 4), queue=st.integers(0, 1), arrives=st.booleans())
+    def traffic(self, count: int, queue: int, arrives: bool) -> None:
+        for i in range(count):
+            self.add(queue, [1 + i], [2 + i], True)
+        if arrives:
+            self.pump_device(1000)
+
+    @rule(flush=st.booleans())
+    def answer_all_but_one(self, flush: bool) -> None:
+        if self.device.changing is None:
+            for queue, head in sorted(self.device.held, reverse=True)[1:]:
+                self.device.answer_one(queue, head)
+            if flush:
+                self.pump_device(0)
 
     # --- what always holds --------------------------------------------------------------------------------------------
 
@@ -549,6 +562,22 @@ def test_a_new_key_fetches_again_what_was_handed_back() -> None:
     assert list(rig.queue.in_flight) == [0, 1]
     rig.port.frame(Save(0))
     assert rig.take() == [Saved(0, 2, 0, 2)]
+
+
+def test_a_new_object_that_refetches_gives_each_chain_once() -> None:
+    """A connection lost in mid-change: some chains the device has never seen, some it hands back."""
+    rig = Rig()
+    rig.add(0x100, 0x200)
+    rig.create()
+    rig.take()
+    rig.keys[2] = identity_key(rig.memory, 2)
+    rig.port.frame(Destroy(0))
+    rig.create(index=1, generation=2, policy=DEFAULT_POLICY | PortPolicy.REFETCH)
+    frames = [m for m in rig.take() if isinstance(m, Avail)]
+    assert [(m.first_idx, [c[0] for c in m.chains], m.again) for m in frames] == [(0, [0], True), (1, [1], False)]
+    rig.add(0x300)
+    rig.port.doorbell(0)
+    assert rig.heads() == [2]
 
 
 def test_a_broken_ring_is_told_again_after_a_reconnect_until_it_is_made_again() -> None:
