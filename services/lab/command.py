@@ -44,7 +44,7 @@ def _usage(message: object) -> typer.Exit:
 def listing() -> list[dict[str, Any]]:
     """What ``lab list --json`` prints."""
     return [
-        {"name": s.name, "thread": s.thread, "variants": [{"name": v.name, "expect": v.expect} for v in s.variants]}
+        {"name": s.name, "thread": s.thread, "variants": [{"name": n, "expect": s.variant(n).expect} for n in s.names]}
         for s in SCENARIOS.values()
     ]
 
@@ -58,7 +58,8 @@ def list_scenarios(as_json: Annotated[bool, typer.Option("--json", help="as JSON
     for scenario in SCENARIOS.values():
         typer.echo(f"{scenario.name}: {scenario.about}\n  thread: {scenario.thread}")
         for variant in scenario.variants:
-            typer.echo(f"  {variant.name:16} {variant.expect:6} {variant.about}".rstrip())
+            alias = f" (= {variant.alias})" if variant.alias else ""
+            typer.echo(f"  {variant.name:16} {variant.expect:6} {variant.about}{alias}".rstrip())
 
 
 def _settings(
@@ -123,11 +124,13 @@ def _traces(outcome: Outcome, title: str, trace: Path | None, html: Path | None)
 
 
 def _say(scenario: Scenario, variant: Variant, settings: Settings, result: Result) -> None:
-    space = "every schedule" if result.exhaustive else "schedules"
-    bound = f" with at most {settings.preemptions} preemptions" if settings.strategy == "exhaustive" else ""
+    bound = ""
+    if settings.strategy == "exhaustive":
+        whole = ", every one" if result.exhaustive else ""
+        bound = f"{whole} with at most {settings.preemptions} preemption{'s' * (settings.preemptions != 1)}"
     typer.echo(
         f"{scenario.name}/{variant.name}: {result.verdict} ({settings.strategy}, {settings.memory}): "
-        f"{result.schedules} {space}{bound}, {result.steps} steps"
+        f"{result.schedules} schedules{bound}; {result.steps} steps"
     )
 
 

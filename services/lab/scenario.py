@@ -53,6 +53,8 @@ class Variant:
     build: Build
     about: str = ""
     settings: Settings = field(default_factory=Settings)
+    #: what the thread calls it, where that is not its name
+    alias: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -65,16 +67,21 @@ class Scenario:
     variants: tuple[Variant, ...]
 
     def __post_init__(self) -> None:
-        names = [v.name for v in self.variants]
+        names = self.names
         if "shipped" not in names or len(set(names)) != len(names):
             raise LocalError(f"scenario {self.name}: one variant is 'shipped', names are unique; has {names}")
 
+    @property
+    def names(self) -> list[str]:
+        """Every name that a variant goes by."""
+        return [name for v in self.variants for name in (v.alias, v.name) if name]
+
     def variant(self, name: str) -> Variant:
-        """Raises LocalError that says which exist."""
+        """By name or alias. Raises LocalError that says which exist."""
         for variant in self.variants:
-            if variant.name == name:
+            if name and name in (variant.name, variant.alias):
                 return variant
-        raise LocalError(f"{self.name} has no variant {name!r}; it has {', '.join(v.name for v in self.variants)}")
+        raise LocalError(f"{self.name} has no variant {name!r}; it has {', '.join(self.names)}")
 
 
 SCENARIOS: Final[dict[str, Scenario]] = {}

@@ -268,7 +268,9 @@ SCENARIO: Final = register(
             Variant("index16", "fails", build(Index16), "snapshot: 16-bit last_used_idx", BUDGET),
             Variant("avail-counter", "fails", build(AvailCounter), "plus a count of 2^16 made available", BUDGET),
             Variant("used-wraps", "fails", build(UsedWraps), "plus a count of wraps of last_used_idx", BUDGET),
-            Variant("shipped", "holds", build(SplitDriver), "snapshot: full count of consumed entries", BUDGET),
+            Variant(
+                "shipped", "holds", build(SplitDriver), "snapshot: full count of consumed entries", BUDGET, "full-index"
+            ),
         ),
     )
 )

@@ -78,7 +78,7 @@ def test_held(lab: Any) -> None:
     assert list(out) == KEYS
     assert (out["verdict"], out["exhaustive"], out["failure"], out["witness"]) == ("holds", True, None, None)
     assert (out["variant"], out["strategy"], out["preemptions"], out["schedules"]) == ("shipped", "exhaustive", 1, 2)
-    assert "every schedule with at most 1 preemptions" in lab("run", "toy").stdout
+    assert "every one with at most 1 preemption;" in lab("run", "toy").stdout
 
 
 def test_failed_then_replayed(lab: Any, tmp_path: Path) -> None:
