@@ -51,12 +51,10 @@ class GuestMemory:
     :class:`MemoryFaultError` and touches nothing.
     """
 
-    __slots__ = ("_regions", "_spans")
+    __slots__ = ("_regions",)
 
     def __init__(self, size: int = 0, base: int = 0) -> None:
         self._regions: tuple[Region, ...] = ()
-        #: (first address, end, bytes) of each region, as plain tuples: every DMA access looks through them
-        self._spans: tuple[tuple[int, int, memoryview], ...] = ()
         if size:
             self.add_region(base, size)
 
@@ -78,7 +76,7 @@ class GuestMemory:
         if data.readonly or data.nbytes < size:
             raise LocalError(f"memory region {base:#x}: buffer of {data.nbytes} bytes is read-only or too small")
         region = Region(base, size, data[:size])
-        self._set(tuple(sorted((*self._regions, region), key=lambda r: r.base)))
+        self._regions = tuple(sorted((*self._regions, region), key=lambda r: r.base))
         return region
 
     def remove_region(self, base: int) -> None:
@@ -87,22 +85,14 @@ class GuestMemory:
         kept = tuple(r for r in self._regions if r.base != base)
         if len(kept) == len(self._regions):
             raise LocalError(f"no memory region at {base:#x}")
-        self._set(kept)
-
-    def _set(self, regions: tuple[Region, ...]) -> None:
-        self._regions = regions
-        self._spans = tuple((r.base, r.end, r.data) for r in regions)
+        self._regions = kept
 
     def _locate(self, addr: int, length: int) -> tuple[memoryview, int]:
-        stop = addr + length
-        for base, end, data in self._spans:
-            if base <= addr <= stop <= end:
-                return data, addr - base
-        raise self._fault(addr, length)
-
-    @staticmethod
-    def _fault(addr: int, length: int) -> MemoryFaultError:
-        return MemoryFaultError("addr", hex(addr), None, f"{length} bytes are not in guest memory")
+        for region in self._regions:
+            offset = addr - region.base
+            if offset >= 0 and offset + length <= region.size and length >= 0:
+                return region.data, offset
+        raise MemoryFaultError("addr", hex(addr), None, f"{length} bytes are not in guest memory")
 
     def check(self, addr: int, length: int) -> None:
         """Raise MemoryFaultError unless all of ``length`` bytes at ``addr`` lie in one region."""
@@ -119,19 +109,13 @@ class GuestMemory:
         return data[offset : offset + count * width].cast(fmt)  # type: ignore[call-overload, no-any-return]
 
     def read(self, addr: int, length: int) -> bytes:
-        stop = addr + length
-        for base, end, data in self._spans:  # _locate(), here without the call
-            if base <= addr <= stop <= end:
-                return bytes(data[addr - base : stop - base])
-        raise self._fault(addr, length)
+        data, offset = self._locate(addr, length)
+        return data[offset : offset + length].tobytes()
 
     def write(self, addr: int, data: bytes) -> None:
-        stop = addr + len(data)
-        for base, end, target in self._spans:
-            if base <= addr <= stop <= end:
-                target[addr - base : stop - base] = data
-                return
-        raise self._fault(addr, len(data))
+        length = len(data)
+        target, offset = self._locate(addr, length)
+        target[offset : offset + length] = data
 
     def fill(self, addr: int, length: int, byte: int) -> None:
         """Set ``length`` bytes at ``addr`` to ``byte``."""
@@ -196,7 +180,7 @@ class MemoryKey:
         and grants ``perm``."""
         stop = iova + length
         for start, end, delta, granted in self._ranges:
-            if start <= iova < end and iova <= stop <= end:
+            if start <= iova < end and iova <= stop <= end:  # a peer may send a negative length
                 if granted & perm == perm:
                     return iova + delta
                 break

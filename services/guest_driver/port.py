@@ -161,33 +161,27 @@ class Port:
             self.queues[i] = PortQueue(self.world, i)
             # the ITS and the vCPUs take a number that they have seen for a repeat
             self.queues[i].irq_number = old.irq_number
+        self._unsignalled.clear()
 
     def frame(self, message: Message) -> None:
         """One command or answer from the device."""
-        kind = type(message)
-        if kind is Used:
-            self._used(message)  # type: ignore[arg-type]
-        elif kind is Create:
-            assert isinstance(message, Create)
+        if isinstance(message, Used):
+            self._used(message)
+        elif isinstance(message, Create):
             self._create(self._queue(message.queue), message)
-        elif kind is Kick:
-            assert isinstance(message, Kick)
+        elif isinstance(message, Kick):
             self.doorbell(self._queue(message.queue).index)
-        elif kind is Suspend:
-            assert isinstance(message, Suspend)
+        elif isinstance(message, Suspend):
             queue = self._queue(message.queue)
             if not queue.resyncing:  # otherwise the Resync is the answer: a second one would stand for a later Suspend
                 queue.suspended = True
                 self._save(queue)
-        elif kind is Save:
-            assert isinstance(message, Save)
+        elif isinstance(message, Save):
             self._save(self._queue(message.queue))
-        elif kind is Destroy:
-            assert isinstance(message, Destroy)
+        elif isinstance(message, Destroy):
             # what was fetched and not used stays known: the next object resumes, or is told to fetch it again
             self._queue(message.queue).alive = False
-        elif kind is Broken:
-            assert isinstance(message, Broken)
+        elif isinstance(message, Broken):
             queue = self._queue(message.queue)
             if not queue.broken:  # a device repeats it after a reconnect
                 queue.alive = False

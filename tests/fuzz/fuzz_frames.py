@@ -131,9 +131,9 @@ def _round(rng: random.Random) -> None:
                             device.batch_end()
                 except RemoteError:
                     pass
-        for queue, size in zip(device.queues, (4, 8), strict=True):
-            assert queue.in_hand + len(queue._answers) <= size or queue.broken
-            assert len(queue.again) <= size
+        for remote, size in zip(device.queues, (4, 8), strict=True):
+            assert remote.in_hand + len(remote._answers) <= size or remote.broken
+            assert len(remote.again) <= size
         for held in port.queues:
             assert len(held.in_flight) <= 8
     for message in out:

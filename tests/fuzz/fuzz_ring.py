@@ -72,9 +72,9 @@ def _driver(rng: random.Random) -> None:
     layout = SplitLayout.packed_at(0, 1 << rng.randrange(5))
     memory = GuestMemory(SIZE)
     driver = SplitDriver(WORLD, memory, layout, event_idx=rng.random() < 0.5, start=rng.randrange(1 << 16))
-    added = {token + 1 for token in range(rng.randrange(layout.size + 1))}
-    for token in added:
-        driver.add([(0, 1)], [], token)
+    added = set(range(1, rng.randrange(1, layout.size + 2)))
+    for wanted in added:
+        driver.add([(0, 1)], [], wanted)
     for i in range(8 * layout.size):
         memory.write(layout.device + 4 + i, bytes([rng.choice([0, 0, 0, rng.randrange(256)])]))
     moved = (driver.last_used_idx + rng.randrange(layout.size + 2)) & 0xFFFF

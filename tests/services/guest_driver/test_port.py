@@ -529,6 +529,20 @@ def test_answers_from_where_the_port_does_not_stand() -> None:
         rig.port.frame(Used(0, 5, [(1, b"")]))
 
 
+def test_one_answer_to_a_suspend() -> None:
+    """Before the device attaches, the Resync is the answer; a Saved besides would stand for the next Suspend."""
+    rig = Rig()
+    rig.create()
+    rig.port.link_down()
+    rig.port.link_up()
+    rig.take()
+    rig.port.frame(Suspend(0))
+    assert rig.take() == []
+    rig.create()
+    rig.port.frame(Suspend(0))
+    assert rig.take() == [Saved(0, 0, 0, 0)]
+
+
 def test_resync_then_attach_sends_what_the_device_has_not() -> None:
     rig = Rig()
     rig.add(0x100, 0x200, 0x300)
@@ -651,6 +665,44 @@ def test_interrupt_numbers_survive_a_reset() -> None:
     rig.take()
     rig.port.frame(Used(0, 0, [(0, b"")]))
     assert rig.take() == [Irq(0, 2)]
+
+
+def test_deferred_interrupts_ask_the_driver_late_and_once() -> None:
+    rig = Rig()
+    asked: list[int] = []
+    rig.port = Port(
+        WORLD, rig.memory, queues=1, send=rig.sent.append, key_of=rig.keys.get, clock=lambda: 5.0,
+        defer=lambda: asked.append(1),
+    )  # fmt: skip
+    rig.port.link_up()
+    rig.add(0x100, 0x200, 0x300)
+    rig.create()
+    rig.take()
+    rig.port.frame(Used(0, 0, [(0, b"")]))
+    rig.port.frame(Used(0, 1, [(1, b"")]))
+    assert (asked, rig.take()) == ([1], [])
+    rig.port.signal()
+    rig.port.signal()
+    assert rig.take() == [Irq(0, 1)]
+    rig.port.frame(Used(0, 2, [(2, b"")]))
+    rig.driver.disable_cb()  # it polls meanwhile
+    rig.port.signal()
+    assert (asked, rig.take()) == ([1, 1], [])
+
+
+def test_a_reset_forgets_interrupts_that_were_put_off() -> None:
+    """They would take a number that the new queue object gives again."""
+    rig = Rig()
+    rig.port = Port(
+        WORLD, rig.memory, queues=1, send=rig.sent.append, key_of=rig.keys.get, clock=lambda: 5.0, defer=lambda: None
+    )
+    rig.add(0x100)
+    rig.create()
+    rig.port.frame(Used(0, 0, [(0, b"")]))
+    rig.take()
+    rig.port.reset()
+    rig.port.signal()
+    assert rig.take() == []
 
 
 def test_a_head_twice_and_a_chain_that_lies() -> None:
