@@ -16,7 +16,7 @@ from common.memory import ACCESS_RO, ACCESS_WO, MemoryKey
 from common.virtio.features import DESC_F_WRITE
 from common.virtio.policy import DEFAULT_POLICY, PortPolicy
 from common.wire.limits import MAX_FRAME
-from common.wire.messages import Avail, Chain, Create, Message, Resync, Used
+from common.wire.messages import Avail, Chain, Create, Message, Resync, Used, UsedElem
 
 #: Bytes of payload after which a Used frame is closed and another begun; leaves room for the array around it.
 _FRAME_PAYLOAD: Final = MAX_FRAME * 3 // 4
@@ -63,8 +63,8 @@ class RemoteQueue:
         self._in_hand: dict[int, int] = {}
         #: the port holds chains from before next_idx that this incarnation has never received
         self._unseen = False
-        self._answers: deque[tuple[int, bytes]] = deque()
-        self._batch: list[tuple[int, bytes]] = []
+        self._answers: deque[UsedElem] = deque()
+        self._batch: list[UsedElem] = []
         self._batch_first = 0
 
     @property
@@ -230,15 +230,21 @@ class RemoteQueue:
 
         Raises LocalError for a head that is not in hand.
         """
-        if self._in_hand.pop(head, None) is None:
-            raise LocalError(f"queue {self.index}: head {head} is not in hand")
-        self.again.discard(head)
+        self.complete_batch([(head, written)])
+
+    def complete_batch(self, elems: list[UsedElem]) -> None:
+        """:meth:`complete` of several chains, in this order."""
+        pop = self._in_hand.pop
+        for head, _ in elems:
+            if pop(head, None) is None:
+                raise LocalError(f"queue {self.index}: head {head} is not in hand")
+        if self.again:
+            self.again.difference_update([head for head, _ in elems])
         if not self._batch:
             self._batch_first = self.used_idx
-        elem = (head, written)
-        self._batch.append(elem)
-        self._answers.append(elem)
-        self.used_idx = (self.used_idx + 1) & 0xFFFF
+        self._batch += elems
+        self._answers.extend(elems)
+        self.used_idx = (self.used_idx + len(elems)) & 0xFFFF
 
     def flush(self) -> None:
         """Send what complete() collected, as one frame where it fits."""
@@ -253,7 +259,7 @@ class RemoteQueue:
         if total + _ELEM_OVERHEAD * len(batch) <= _FRAME_PAYLOAD:
             self.send(Used(self.index, first, batch))
             return
-        part: list[tuple[int, bytes]] = []
+        part: list[UsedElem] = []
         room = _FRAME_PAYLOAD
         for elem in batch:
             need = len(elem[1]) + _ELEM_OVERHEAD

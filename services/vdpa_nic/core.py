@@ -139,42 +139,57 @@ class NicDevice(VirtioDevice):
         """Move frames: a transmitted frame is completed together with what the back end makes of it."""
         if self._change is not None:
             return
-        stats, backend = self.nic_stats, self.backend
-        backlog, buffers, waiting = backend.backlog, self.rx_buffers, self.tx_waiting
-        give_rx, give_tx = self.queues[RX].complete, self.queues[TX].complete
+        stats, backend, waiting = self.nic_stats, self.backend, self.tx_waiting
         oldest = waiting[0][2] if waiting else 0.0
         sent, received = stats.tx_frames, stats.rx_frames
         # nobody will ever receive again: frames go where they go on a NIC whose receive queue is off
         deaf = self.queues[RX].broken or not self.queues[RX].live
         while True:
-            if deaf and backlog:
-                stats.rx_dropped += len(backlog)
-                backlog.clear()
-            while backlog and buffers:
-                frame = backlog.popleft()
-                head, room = buffers.popleft()
-                size = NET_HEADER_BYTES + len(frame)
-                if size > room:
-                    # §5.1.6.3.1: without MRG_RXBUF a frame that does not fit its buffer is dropped
-                    stats.rx_too_long += 1
-                    buffers.appendleft((head, room))
-                    continue
-                give_rx(head, RX_PLAIN + frame)
-                stats.rx_frames += 1
-                stats.rx_bytes += len(frame)
-            if not waiting or (backend.answers and not buffers and not deaf):
+            if deaf:
+                stats.rx_dropped += len(backend.backlog)
+                backend.backlog.clear()
+            elif backend.backlog and self.rx_buffers:
+                self._receive()
+            bounded = backend.answers and not deaf
+            count = min(len(waiting), len(self.rx_buffers)) if bounded else len(waiting)
+            if not count:
                 break
-            head, frame, _ = waiting.popleft()
-            give_tx(head, b"")
-            if frame:
-                backend.transmit(frame)
-                stats.tx_frames += 1
-                stats.tx_bytes += len(frame)
+            self._transmit(count)
         if oldest and stats.tx_frames != sent:
             waited = self.clock() - oldest
             self.observe(TX, waited)
             if stats.rx_frames != received:
                 self.observe(RX, waited)
+
+    def _transmit(self, count: int) -> None:
+        """Hand ``count`` waiting frames to the back end; an empty one stands for a malformed chain."""
+        stats, popleft, transmit = self.nic_stats, self.tx_waiting.popleft, self.backend.transmit
+        done = []
+        for _ in range(count):
+            head, frame, _ = popleft()
+            done.append((head, b""))
+            if frame:
+                transmit(frame)
+                stats.tx_frames += 1
+                stats.tx_bytes += len(frame)
+        self.queues[TX].complete_batch(done)
+
+    def _receive(self) -> None:
+        """Put the back end's frames into receive buffers, as far as both go."""
+        stats, backlog, buffers = self.nic_stats, self.backend.backlog, self.rx_buffers
+        done = []
+        size = 0
+        while backlog and buffers:
+            frame = backlog.popleft()
+            if NET_HEADER_BYTES + len(frame) > buffers[0][1]:
+                # §5.1.6.3.1: without MRG_RXBUF a frame that does not fit its buffer is dropped
+                stats.rx_too_long += 1
+                continue
+            done.append((buffers.popleft()[0], RX_PLAIN + frame))
+            size += len(frame)
+        self.queues[RX].complete_batch(done)
+        stats.rx_frames += len(done)
+        stats.rx_bytes += size
 
     def tick(self, now: float) -> None:
         """Let the back end play and move what it has."""

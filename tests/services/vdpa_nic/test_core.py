@@ -115,7 +115,7 @@ class NicMesh(RuleBasedStateMachine):
 
 TestNicMesh = NicMesh.TestCase
 TestNicMesh.settings = settings(
-    max_examples=120, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=250, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
@@ -159,7 +159,7 @@ def test_the_header_that_the_driver_sees() -> None:
     length = NET_HEADER_BYTES + len(frame)
     addr = rig.rings[RX].tokens[0]
     assert rig.memory.read(addr, length) == struct.pack("<BBHHHHH", 0, 0, 0, 0, 0, 0, 1) + frame, "num_buffers is 1"
-    assert TX_PLAIN == bytes(NET_HEADER_BYTES)
+    assert bytes(NET_HEADER_BYTES) == TX_PLAIN
 
 
 def test_the_configuration_space() -> None:
