@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from common.errors import LocalError, MemoryFaultError
 from common.world import Memory, View
@@ -51,16 +51,13 @@ class GuestMemory:
     :class:`MemoryFaultError` and touches nothing.
     """
 
-    __slots__ = ("_regions",)
+    __slots__ = ("regions",)
 
     def __init__(self, size: int = 0, base: int = 0) -> None:
-        self._regions: tuple[Region, ...] = ()
+        #: the banks, by address; another tuple after every change
+        self.regions: tuple[Region, ...] = ()
         if size:
             self.add_region(base, size)
-
-    @property
-    def regions(self) -> tuple[Region, ...]:
-        return self._regions
 
     def add_region(self, base: int, size: int, buffer: bytearray | memoryview | None = None) -> Region:
         """Plug ``size`` bytes at ``base``; zeroed unless ``buffer`` (a writable buffer, e.g. an mmap) is given.
@@ -69,26 +66,26 @@ class GuestMemory:
         """
         if size <= 0 or base < 0 or base % 8 or size % 8:
             raise LocalError(f"memory region {base:#x}+{size:#x}: must be positive and a multiple of 8 bytes")
-        for region in self._regions:
+        for region in self.regions:
             if base < region.end and region.base < base + size:
                 raise LocalError(f"memory region {base:#x}+{size:#x} overlaps {region.base:#x}+{region.size:#x}")
         data = memoryview(bytearray(size) if buffer is None else buffer).cast("B")
         if data.readonly or data.nbytes < size:
             raise LocalError(f"memory region {base:#x}: buffer of {data.nbytes} bytes is read-only or too small")
         region = Region(base, size, data[:size])
-        self._regions = tuple(sorted((*self._regions, region), key=lambda r: r.base))
+        self.regions = tuple(sorted((*self.regions, region), key=lambda r: r.base))
         return region
 
     def remove_region(self, base: int) -> None:
         """Unplug the region that starts at ``base``. Views of it that are still held stay readable but are no longer
         guest memory. Raises LocalError if there is none."""
-        kept = tuple(r for r in self._regions if r.base != base)
-        if len(kept) == len(self._regions):
+        kept = tuple(r for r in self.regions if r.base != base)
+        if len(kept) == len(self.regions):
             raise LocalError(f"no memory region at {base:#x}")
-        self._regions = kept
+        self.regions = kept
 
     def _locate(self, addr: int, length: int) -> tuple[memoryview, int]:
-        for region in self._regions:
+        for region in self.regions:
             offset = addr - region.base
             if offset >= 0 and offset + length <= region.size and length >= 0:
                 return region.data, offset
@@ -107,6 +104,14 @@ class GuestMemory:
             raise LocalError(f"view of {width}-byte cells at {addr:#x}: not aligned")
         data, offset = self._locate(addr, count * width)
         return data[offset : offset + count * width].cast(fmt)  # type: ignore[call-overload, no-any-return]
+
+    def buffer(self, addr: int, length: int) -> memoryview | None:
+        """The bytes themselves, writable, for copies in bulk; None where no region holds all of them."""
+        for region in self.regions:
+            offset = addr - region.base
+            if 0 <= offset <= region.size - length and length >= 0:
+                return region.data[offset : offset + length]
+        return None
 
     def read(self, addr: int, length: int) -> bytes:
         data, offset = self._locate(addr, length)
@@ -190,13 +195,21 @@ class MemoryKey:
 
 
 class MappedMemory:
-    """Guest memory seen through a memory key: what a device's DMA engine may reach, by IOVA."""
+    """Guest memory seen through a memory key: what a device's DMA engine may reach, by IOVA.
 
-    __slots__ = ("key", "memory")
+    Copies go straight to the bytes of the mapped banks where ``memory`` shows them (see GuestMemory.buffer), as long as
+    no bank was plugged or unplugged since.
+    """
+
+    __slots__ = ("_banks", "_readable", "_writable", "key", "memory")
 
     def __init__(self, memory: Memory, key: MemoryKey) -> None:
         self.memory: Final = memory
         self.key: Final = key
+        self._banks: Final = memory.regions
+        banks = [(m.iova, m.iova + m.size, memory.buffer(m.addr, m.size), m.perm) for m in key.map.mappings]
+        self._readable: Final = tuple((lo, hi, b) for lo, hi, b, perm in banks if b is not None and perm & ACCESS_RO)
+        self._writable: Final = tuple((lo, hi, b) for lo, hi, b, perm in banks if b is not None and perm & ACCESS_WO)
 
     def view(self, addr: int, count: int, fmt: str) -> View:
         return self.memory.view(self.key.translate(addr, count * CELL[fmt], ACCESS_RO), count, fmt)
@@ -204,8 +217,26 @@ class MappedMemory:
     def check(self, addr: int, length: int) -> None:
         self.memory.check(self.key.translate(addr, length, ACCESS_RO), length)
 
+    @property
+    def regions(self) -> tuple[Any, ...]:
+        return self.memory.regions
+
+    def buffer(self, addr: int, length: int) -> memoryview | None:
+        return None
+
     def read(self, addr: int, length: int) -> bytes:
+        if self.memory.regions is self._banks:
+            end = addr + length
+            for start, stop, data in self._readable:
+                if start <= addr <= end <= stop:
+                    return data[addr - start : end - start].tobytes()
         return self.memory.read(self.key.translate(addr, length, ACCESS_RO), length)
 
     def write(self, addr: int, data: bytes) -> None:
+        if self.memory.regions is self._banks:
+            end = addr + len(data)
+            for start, stop, bank in self._writable:
+                if start <= addr and end <= stop:
+                    bank[addr - start : end - start] = data
+                    return
         self.memory.write(self.key.translate(addr, len(data), ACCESS_WO), data)

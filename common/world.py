@@ -112,6 +112,11 @@ class Deadline(Protocol):
 class Memory(Protocol):
     """Guest memory as algorithms see it; :class:`common.memory.GuestMemory` has the full interface."""
 
+    @property
+    def regions(self) -> tuple[Any, ...]:
+        """The banks that are plugged in; another tuple after every change."""
+        ...
+
     def view(self, addr: int, count: int, fmt: str) -> View:
         """``count`` cells of format ``fmt`` (``B``, ``H``, ``I`` or ``Q``) at guest address ``addr``.
 
@@ -121,6 +126,10 @@ class Memory(Protocol):
 
     def check(self, addr: int, length: int) -> None:
         """Raise MemoryFaultError unless ``length`` bytes at ``addr`` all lie in memory."""
+        ...
+
+    def buffer(self, addr: int, length: int) -> memoryview | None:
+        """The bytes themselves, for copies in bulk; None where accesses must go through read() and write()."""
         ...
 
     def read(self, addr: int, length: int) -> bytes:

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from common.runtime.capture import CaptureHub
     from common.runtime.refusals import LinkBook
 
-#: Bytes that frames are joined up to before they are written even inside a batch.
-JOIN_LIMIT: Final = 256 * 1024
+#: Bytes that frames are joined up to before they are written even inside a batch: some 64 packets of mean size, so that
+#: the peer works on them while the next ones are made.
+JOIN_LIMIT: Final = 16 * 1024
 #: Seconds for which a closing link lets the peer read the refusal before the connection is cut.
 LINGER: Final = 1.0
 

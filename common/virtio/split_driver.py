@@ -291,14 +291,23 @@ class SplitDriver:
             raise RingError("used.idx", pending, self.size, "used index jumped")
         if self._rmb is not None:
             self._rmb()
-        ring, wrap, detach = self._used_ring, self.size - 1, self._detach
+        ring, size, tokens, chain_len = self._used_ring, self.size, self.tokens, self.chain_len
+        following, wrap = self.next_free, size - 1
         count = min(pending, limit)
         taken: list[tuple[Any, int]] = []
         try:
             for i in range(last, last + count):
                 slot = 2 * (i & wrap)
-                length = ring[slot + 1]
-                taken.append((detach(ring[slot]), length))
+                head = ring[slot]
+                token = tokens[head] if head < size else None
+                if token is None or chain_len[head] != 1:
+                    token = self._detach(head)
+                else:  # _detach() of a single descriptor
+                    tokens[head] = None
+                    following[head] = self.free_head
+                    self.free_head = head
+                    self.num_free += 1
+                taken.append((token, ring[slot + 1]))
         except RingError:
             if not taken:
                 raise

@@ -347,6 +347,8 @@ class Port:
             elems = elems[seen:]
         pushed: list[tuple[int, int]] = []
         in_flight = queue.in_flight
+        assert queue.memory is not None
+        write = queue.memory.write
         fault: MemoryFaultError | None = None
         try:
             for head, written in elems:
@@ -354,7 +356,11 @@ class Port:
                 if entry is None:
                     raise RemoteError("used.head", head, None, "not in flight")
                 if written:
-                    self._scatter(queue, entry[1], entry[2], written)
+                    _, segments, readable = entry
+                    if len(segments) == readable + 1 and len(written) <= segments[readable][1]:
+                        write(segments[readable][0], written)
+                    else:
+                        self._scatter(queue, segments, readable, written)
                 in_flight.pop(head)
                 pushed.append((head, len(written)))
         except MemoryFaultError as error:  # the guest named an address that is not there

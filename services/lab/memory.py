@@ -40,6 +40,10 @@ class LabMemory(WorldMade):
         """Watched cells. Raises as GuestMemory does."""
         return WatchedView(self, self._plain.view(addr, count, fmt), addr, CELL[fmt])
 
+    def buffer(self, addr: int, length: int) -> memoryview | None:
+        """None: every access is watched."""
+        return None
+
     def read(self, addr: int, length: int) -> bytes:
         """copy_out: one step on ``length`` bytes."""
         self._plain.check(addr, length)

@@ -201,3 +201,33 @@ def test_the_identity_map_covers_every_region() -> None:
     memory = GuestMemory(16, 0x40)
     memory.add_region(0x100, 8)
     assert MemoryMap.identity(memory).mappings == (Mapping(0x40, 16, 0x40), Mapping(0x100, 8, 0x100))
+
+
+def test_copies_through_a_key_go_straight_to_the_bank() -> None:
+    memory = GuestMemory(0x2000, 0x1000)
+    mapped = MappedMemory(
+        memory, MemoryKey(MemoryMap([Mapping(0x10_0000, 0x1000, 0x1000), Mapping(0x20_0000, 0x1000, 0x2000, 1)]), 1)
+    )
+    mapped.write(0x10_0FF0, bytes(range(16)))
+    assert memory.read(0x1FF0, 16) == mapped.read(0x10_0FF0, 16) == bytes(range(16))
+    memory.write(0x2000, b"ro")
+    assert mapped.read(0x20_0000, 2) == b"ro"
+    for addr, length in ((0x10_0FF1, 16), (0x0F_FFFF, 2), (0x10_0000, -1), (0x30_0000, 1)):
+        with pytest.raises(MemoryFaultError):
+            mapped.read(addr, length)
+    for addr in (0x20_0000, 0x10_0FFF, 0x0F_FFFF):
+        with pytest.raises(MemoryFaultError):
+            mapped.write(addr, b"xx")
+    assert memory.read(0x2000, 2) == b"ro"
+    assert mapped.buffer(0x10_0000, 1) is None
+
+
+def test_a_mapping_over_two_banks_is_reached_in_each() -> None:
+    memory = GuestMemory(0x1000, 0x1000)
+    memory.add_region(0x2000, 0x1000)
+    mapped = MappedMemory(memory, MemoryKey(MemoryMap([Mapping(0, 0x2000, 0x1000)]), 1))
+    mapped.write(0x1000, b"second")
+    assert mapped.read(0x1000, 6) == memory.read(0x2000, 6) == b"second"
+    with pytest.raises(MemoryFaultError):
+        mapped.read(0xFFF, 2)
+    assert memory.buffer(0x1000, 0x2000) is None
