@@ -20,8 +20,8 @@ class WorkloadConfig(Section, kw_only=True):
 
     #: start as soon as the guest is up, without being asked by POST /workload/start
     autostart: bool = False
-    #: vCPUs that send SCMI commands, each one after the other
-    scmi_workers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 4
+    #: tasks that send SCMI commands, each one after the other
+    scmi_workers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 8
     #: of four commands this many are polled
     polled_of_four: Annotated[int, msgspec.Meta(ge=0, le=4)] = 2
     #: seconds before an SCMI command times out
