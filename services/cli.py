@@ -3,29 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
 from common.errors import ConfigError, RingmeshError
 
+USAGE: Final = 2
+FAILURE: Final = 1
+
+
+class _Commands(TyperGroup):
+    """The commands. The lab brings its explorer along, so it is imported only when it is asked for."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] == "lab":
+            from services.lab.command import app as lab
+
+            return "lab", typer.main.get_group(lab), args[1:]
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="ringmesh",
+    cls=_Commands,
     help="A virtualised Arm platform as a mesh of asyncio services: guest driver, SCMI firmware, vDPA NIC, GIC ITS.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-capture_app = typer.Typer(help="Record what a service's links carry, and read it.", no_args_is_help=True)
+capture_app = typer.Typer(help="Frames of a service's links: record, show.", no_args_is_help=True)
 app.add_typer(capture_app, name="capture")
-
-USAGE = 2
+# what --help lists; _Commands puts the real one in its place
+app.add_typer(typer.Typer(help="Races on the shipped code: list, run, replay."), name="lab")
 
 
 class Role(StrEnum):
@@ -37,18 +56,38 @@ class Role(StrEnum):
     ITS = "its"
 
 
+class Direction(StrEnum):
+    """Of a frame, as the recording service saw it."""
+
+    IN = "in"
+    OUT = "out"
+
+
 def _fail(error: Exception) -> typer.Exit:
     typer.echo(f"ringmesh: {error}", err=True)
-    return typer.Exit(USAGE)
+    return typer.Exit(USAGE if isinstance(error, ConfigError) else FAILURE)
 
 
-Board = Annotated[Path | None, typer.Option(help="Board file of the SCMI platform (TOML).")]
+def _finite(seconds: float) -> float:
+    if not math.isfinite(seconds):
+        raise typer.BadParameter(f"{seconds} is not a length of time; `ringmesh up` runs until Ctrl-C")
+    return seconds
+
+
+Seconds = typer.Option(min=0.1, callback=_finite, help="How long.")
+Board = Annotated[
+    Path | None, typer.Option(exists=True, dir_okay=False, help="Board file of the SCMI platform (TOML).")
+]
 Guests = Annotated[int, typer.Option(min=1, max=64, help="Guests in the guest service, each with its own memory.")]
 Report = Annotated[Path | None, typer.Option(help="Write the report to FILE as JSON.", metavar="FILE.json")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", help="A setting for all services, as RINGMESH_… variables have it: LOG__LEVEL=debug."),
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="A setting of the services that know it: LOG__LEVEL=info, repeatable."
+    ),
 ]
+Link = Annotated[str, typer.Option(help="Only this link: a role, or role/guest.")]
+Dir = Annotated[Direction | None, typer.Option(help="Only this direction, as the service saw it.")]
 
 
 def _settings(pairs: list[str] | None) -> dict[str, str]:
@@ -63,7 +102,7 @@ def _settings(pairs: list[str] | None) -> dict[str, str]:
 
 @app.command()
 def run(
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long the workload runs.")] = 30.0,
+    seconds: Annotated[float, Seconds] = 30.0,
     guests: Guests = 1,
     board: Board = None,
     report: Report = None,
@@ -71,27 +110,23 @@ def run(
 ) -> None:
     """Start the four services on loopback, drive the default workload, show it live, stop, report.
 
-    Exit 0 only if nothing was lost, doubled or corrupted.
+    Exit 0 only if nothing was lost, doubled or corrupted. Ctrl-C ends the run in order, a second one at once.
     """
-    from services.mesh.run import RunOptions
-    from services.mesh.run import run as run_mesh
-
-    try:
-        options = RunOptions(seconds, guests, board, report, _settings(setting))
-        code = asyncio.run(run_mesh(options))
-    except RingmeshError as error:
-        raise _fail(error) from None
-    raise typer.Exit(code)
+    _run_mesh(seconds, guests, board, report, setting)
 
 
 @app.command()
 def up(guests: Guests = 1, board: Board = None, report: Report = None, setting: Settings = None) -> None:
-    """The mesh under its workload until Ctrl-C."""
+    """The mesh under its workload until Ctrl-C; then as `run`."""
+    _run_mesh(math.inf, guests, board, report, setting)
+
+
+def _run_mesh(seconds: float, guests: int, board: Path | None, report: Path | None, pairs: list[str] | None) -> None:
     from services.mesh.run import RunOptions
-    from services.mesh.run import up as mesh_up
+    from services.mesh.run import run as run_mesh
 
     try:
-        code = asyncio.run(mesh_up(RunOptions(guests=guests, board=board, report=report, settings=_settings(setting))))
+        code = asyncio.run(run_mesh(RunOptions(seconds, guests, board, report, _settings(pairs))))
     except RingmeshError as error:
         raise _fail(error) from None
     raise typer.Exit(code)
@@ -100,9 +135,15 @@ def up(guests: Guests = 1, board: Board = None, report: Report = None, setting: 
 @app.command()
 def serve(
     role: Role,
-    config: Annotated[Path | None, typer.Option(help="Settings (TOML); RINGMESH_… variables overlay them.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Settings (TOML); RINGMESH_… variables overlay them."),
+    ] = None,
 ) -> None:
     """Run one service in the foreground: what a container runs."""
+    from services.mesh.lifeline import follow
+
+    follow(os.environ)
     try:
         code = _serve(role)(config)
     except ConfigError as error:
@@ -155,34 +196,34 @@ def bench(
 def capture_record(
     admin: Annotated[str, typer.Argument(help="Admin URL of a service, as `ringmesh run` prints it.")],
     out: Annotated[Path, typer.Argument(help="File to write: a msgpack stream of [time, link, direction, frame].")],
-    link: Annotated[str | None, typer.Option(help="Only this link (guest/NAME, nic, its …).")] = None,
-    direction: Annotated[str | None, typer.Option(help="Only 'in' or only 'out'.")] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long.")] = 5.0,
+    link: Link = "",
+    direction: Dir = None,
+    seconds: Annotated[float, Seconds] = 5.0,
     token: Annotated[str, typer.Option(envvar="RINGMESH_TOKEN", help="The mesh's token, where one is set.")] = "",
 ) -> None:
     """Record the frames of a service's links to a file."""
-    from common.runtime.capture import record
+    from common.runtime.recording import record
 
     try:
-        result = asyncio.run(record(admin, out, link=link, direction=direction, seconds=seconds, token=token))
-    except (RingmeshError, OSError) as error:
+        size = asyncio.run(record(admin, out, link=link, direction=direction or "", seconds=seconds, token=token))
+    except (RingmeshError, OSError, ValueError) as error:
         raise _fail(error) from None
-    typer.echo(f"{result} records in {out}")
+    typer.echo(f"{size} bytes in {out}")
 
 
 @capture_app.command("show")
 def capture_show(
-    path: Annotated[Path, typer.Argument(help="A file that `capture record` wrote.")],
-    link: Annotated[str | None, typer.Option(help="Only this link.")] = None,
-    direction: Annotated[str | None, typer.Option(help="Only 'in' or only 'out'.")] = None,
-    tag: Annotated[str | None, typer.Option(help="Only messages with this tag (avail, used, msi …).")] = None,
+    path: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A file that `capture record` wrote.")],
+    link: Link = "",
+    direction: Dir = None,
+    tag: Annotated[str, typer.Option(help="Only messages with this tag (avail, used, msi …).")] = "",
     queue: Annotated[int | None, typer.Option(help="Only messages about this queue.")] = None,
 ) -> None:
     """Print a capture, one line a frame."""
-    from common.runtime.capture import Filter, show
+    from common.runtime.recording import Filter, show
 
     try:
-        for line in show(path, Filter(link=link, direction=direction, tag=tag, queue=queue)):
+        for line in show(path, Filter(link=link, direction=direction or "", tag=tag, queue=queue)):
             typer.echo(line)
     except (RingmeshError, OSError) as error:
         raise _fail(error) from None
@@ -190,13 +231,6 @@ def capture_show(
 
 def main() -> None:
     """Entry point of the ``ringmesh`` command."""
-    if len(sys.argv) > 1 and sys.argv[1] == "lab":
-        # the lab brings its own interpreter of schedules along: only when asked for
-        from services.lab.command import app as lab_app
-
-        app.add_typer(lab_app, name="lab")
-    else:
-        app.add_typer(typer.Typer(help="Races: list, run, replay scenarios on the code that ships."), name="lab")
     app()
 
 

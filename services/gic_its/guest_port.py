@@ -184,7 +184,7 @@ class GuestPort:
         said = (message.device, message.event, reason)
         if said not in self._logged and len(self._logged) < MAX_LOGGED:
             self._logged.add(said)
-            self._log("msi refused", guest=self.guest, device=message.device, event=message.event, reason=reason)
+            self._log("msi refused", guest=self.guest, device=message.device, event_id=message.event, reason=reason)
 
     def _done(self, device: int, event: int, number: int) -> None:
         arrived = self._arrived.pop(device << 32 | event, None)

@@ -36,9 +36,9 @@ class Calls:
         if link is None:
             raise LinkDownError(self.name, op, None, "the link is down")
         self._seq = seq = self._seq + 1
+        link.send(Call(seq, op, list(args)))  # what is too long for a frame raises before anything waits
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[seq] = (op, future)
-        link.send(Call(seq, op, list(args)))
         return await future
 
     def returned(self, message: Return) -> None:

@@ -21,7 +21,7 @@ class NetLedger:
     """The books of one queue pair against a NIC that echoes. Times are integers in nanoseconds."""
 
     __slots__ = (
-        "_exposed", "_expected", "_frames", "_next", "_turn", "corrupted", "duplicated", "re_executed",
+        "_back", "_exposed", "_expected", "_frames", "_next", "_turn", "corrupted", "duplicated", "re_executed",
         "reset_dropped", "rtt", "rx", "tx",
     )  # fmt: skip
 
@@ -31,8 +31,9 @@ class NetLedger:
         self._next = 0
         #: sequence number → the frame as sent
         self._expected: dict[int, bytes] = {}
-        #: sequence numbers that were outstanding when the NIC was reset: True while they have not come back
-        self._exposed: dict[int, bool] = {}
+        #: frames that were outstanding when the NIC was reset, and the numbers of those that came back since
+        self._exposed: dict[int, bytes] = {}
+        self._back: set[int] = set()
         self.tx = 0
         self.rx = 0
         self.duplicated = 0
@@ -80,23 +81,22 @@ class NetLedger:
 
     def _odd(self, seq: int, frame: bytes, want: bytes | None) -> None:
         """Not the ordinary case: damaged, repeated, or put in doubt by a reset."""
-        waiting = self._exposed.get(seq)
+        exposed = self._exposed.get(seq)
         if want is not None or not 0 <= seq < self._next:
             self.corrupted += 1
-        elif waiting is None:
+        elif exposed is None:
             self.duplicated += 1
-        elif waiting:
-            self._exposed[seq] = False
         else:
-            self.re_executed += 1
+            self.corrupted += exposed != frame
+            self.re_executed += seq in self._back
+            self._back.add(seq)
 
     def device_reset(self) -> None:
         """The NIC lost its memory: what is outstanding may be dropped, or done twice."""
-        for seq in self._expected:
-            self._exposed[seq] = True
+        self._exposed.update(self._expected)
         self._expected.clear()
 
     def close(self) -> int:
         """After the drain: settles what a reset dropped; returns how many frames are lost for no such reason."""
-        self.reset_dropped = sum(self._exposed.values())
+        self.reset_dropped = len(self._exposed) - len(self._back)
         return len(self._expected)

@@ -221,8 +221,7 @@ class ScmiWork:
         """One vCPU: a command after the other, polled ones among them."""
         known, config = self._known, self._config
         assert known is not None
-        clocks = sorted(known.clocks)[vcpu :: config.scmi_workers]
-        mine = clocks[0] if clocks else None
+        mine = self._clock_of(vcpu)
         turn = vcpu
         while self._running:
             turn += 1
@@ -241,6 +240,15 @@ class ScmiWork:
                 await self._do("vendor", self._vendor, poll)
             if config.scmi_pause:
                 await asyncio.sleep(config.scmi_pause)
+
+    def _clock_of(self, vcpu: int) -> int | None:
+        """The clock that only this vCPU of all guests sets, so that it knows what the platform must answer. None if
+        there are fewer clocks than vCPUs."""
+        assert self._known is not None
+        guest = self._guest
+        number = int(guest.name.removeprefix("guest") or 0)
+        clocks = sorted(self._known.clocks)[number :: guest.config.guests][vcpu :: self._config.scmi_workers]
+        return clocks[0] if clocks else None
 
     async def _do(self, name: str, command: Callable[[bool], Awaitable[bool]], poll: bool) -> None:
         """One command in the books: sent, answered, checked."""

@@ -6,186 +6,216 @@ import asyncio
 import os
 import secrets
 import signal
-import socket
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 
-from common.errors import ConfigError, LocalError
+from common.errors import LocalError
+from services.mesh.ports import LOOPBACK, port_of, release, reserve
+from services.mesh.process import Process
+from services.mesh.settings import DEVICES, ROLES, environments
 
-#: Start order: who listens before who connects.
-ROLES: Final = ("its", "scmi", "nic", "guest")
-LOOPBACK: Final = "127.0.0.1"
+#: What is started together: a stage begins when all of the one before are ready, so nobody connects to nobody.
+STAGES: Final = (("its",), ("scmi", "nic"), ("guest",))
 #: Seconds for all services to become ready, and for one to stop on SIGTERM.
 READY_TIMEOUT: Final = 60.0
 STOP_TIMEOUT: Final = 10.0
-PROJECT: Final = Path(__file__).resolve().parents[2]
+#: Seconds between two looks at a service that is not ready.
+READY_STEP: Final = 0.02
+#: Seconds for one scrape: a service that is stopped must not hold up the others.
+METRICS_TIMEOUT: Final = aiohttp.ClientTimeout(total=1.0)
+#: A device that lived this many seconds is started again at once when it dies; deaths in quick succession are
+#: answered after a pause that doubles from BACKOFF_FIRST to BACKOFF_CAP seconds.
+STEADY: Final = 10.0
+BACKOFF_FIRST: Final = 0.25
+BACKOFF_CAP: Final = 5.0
+#: Exit code of a service whose settings are wrong: starting it again would not help.
+BAD_SETTINGS: Final = 2
 
 
 @dataclass(slots=True)
 class Child:
-    """One service process and what outlives its restarts."""
+    """One service and what outlives its restarts."""
 
     role: str
     env: dict[str, str]
     admin: str
-    process: asyncio.subprocess.Process | None = None
+    process: Process | None = None
     restarts: int = 0
-    #: CPU seconds of incarnations that ended, the newest sample of the living one, its resident bytes
-    cpu_before: float = 0.0
-    cpu_now: float = 0.0
+    #: CPU seconds of the processes that have ended, from the kernel
+    cpu_seconds: float = 0.0
+    #: most resident bytes that a scrape saw
     rss_bytes: int = 0
     watcher: asyncio.Task[None] | None = field(default=None, repr=False)
 
-    @property
-    def cpu_seconds(self) -> float:
-        return self.cpu_before + self.cpu_now
 
-
-def free_ports(count: int) -> list[int]:
-    """``count`` TCP ports of loopback that nobody listens on at this moment."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for sock in sockets:
-            sock.bind((LOOPBACK, 0))
-        return [sock.getsockname()[1] for sock in sockets]
-    finally:
-        for sock in sockets:
-            sock.close()
+def backoff(quick_deaths: int) -> float:
+    """Seconds before a device is started again after ``quick_deaths`` deaths in quick succession (at least 1)."""
+    return 0.0 if quick_deaths <= 1 else min(BACKOFF_FIRST * 2.0 ** (quick_deaths - 2), BACKOFF_CAP)
 
 
 class Mesh:
-    """The four services. ``say`` is told, in a sentence each, what a person would want to know.
+    """The four services. ``say`` is told, in a sentence each, what a person would want to know; ``line`` gets what
+    the services log, or they write to our own standard error.
 
     A device service that dies is started again; the guest holds the platform's memory, so its death ends the mesh.
+    Raises ConfigError for settings or a board that the services would refuse.
     """
 
     def __init__(
-        self, *, guests: int, board: Path | None, settings: dict[str, str], say: Callable[[str], None]
+        self,
+        *,
+        guests: int,
+        board: Path | None,
+        settings: dict[str, str],
+        say: Callable[[str], None],
+        line: Callable[[str], None] | None = None,
     ) -> None:
-        if board is not None and not board.is_file():
-            raise ConfigError("--board", "", f"{board}: no such file")
         self._say: Final = say
-        self.token: Final = secrets.token_hex(16)
+        self._line: Final = line
+        given = settings.get("RINGMESH_TOKEN") or os.environ.get("RINGMESH_TOKEN")
+        self.made_token: Final = not given
+        self.token: Final = given or secrets.token_hex(16)
         self.failed: Final = asyncio.Event()
-        self.stopping = False
+        self.up = False
+        self._stopping: Final = asyncio.Event()
         self.http: aiohttp.ClientSession | None = None
-        ports = free_ports(7)
-        link = dict(zip(("scmi", "nic", "its"), ports, strict=False))
-        admin = dict(zip(ROLES, ports[3:], strict=True))
-        common = {
-            "RINGMESH_TOKEN": self.token,
-            "RINGMESH_ADMIN__HOST": LOOPBACK,
-            "RINGMESH_LOG__LEVEL": "warning",
-        } | settings
-        peers = {f"RINGMESH_{role.upper()}__PORT": str(port) for role, port in link.items()}
-        peers |= {f"RINGMESH_{role.upper()}__HOST": LOOPBACK for role in link}
-        own: dict[str, dict[str, str]] = {
-            "its": {},
-            "scmi": {key: peers[key] for key in ("RINGMESH_ITS__PORT", "RINGMESH_ITS__HOST")},
-            "nic": {key: peers[key] for key in ("RINGMESH_ITS__PORT", "RINGMESH_ITS__HOST")},
-            "guest": peers | {"RINGMESH_GUESTS": str(guests)},
+        self._ports: Final = reserve(len(DEVICES) + len(ROLES))
+        numbers = [port_of(sock) for sock in self._ports]
+        link_ports = dict(zip(DEVICES, numbers, strict=False))
+        admin_ports = dict(zip(ROLES, numbers[len(DEVICES) :], strict=True))
+        try:
+            envs = environments(
+                token=self.token,
+                link_ports=link_ports,
+                admin_ports=admin_ports,
+                guests=guests,
+                board=board,
+                settings=settings,
+            )
+        except LocalError:
+            release(self._ports)
+            raise
+        self.children: Final = {
+            role: Child(role, envs[role], f"http://{LOOPBACK}:{admin_ports[role]}") for role in ROLES
         }
-        if board is not None:
-            own["scmi"]["RINGMESH_BOARD"] = str(board.resolve())
-        self.children: Final[dict[str, Child]] = {}
-        for role in ROLES:
-            env = common | own[role] | {"RINGMESH_ADMIN__PORT": str(admin[role])}
-            if role in link:
-                env |= {"RINGMESH_LISTEN__HOST": LOOPBACK, "RINGMESH_LISTEN__PORT": str(link[role])}
-            self.children[role] = Child(role, env, f"http://{LOOPBACK}:{admin[role]}")
 
     async def start(self) -> None:
         """Start all services and wait until each says that it is ready. Raises LocalError if one does not."""
         headers = {"Authorization": f"Bearer {self.token}"}
         self.http = aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=90))
-        for child in self.children.values():
-            await self._spawn(child)
-        waits = [self._wait_ready(child) for child in self.children.values()]
         try:
             async with asyncio.timeout(READY_TIMEOUT):
-                await asyncio.gather(*waits)
+                for stage in STAGES:
+                    for role in stage:
+                        self._spawn(self.children[role])
+                    await asyncio.gather(*(self._wait_ready(self.children[role]) for role in stage))
         except TimeoutError:
             raise LocalError(f"the services were not ready after {READY_TIMEOUT:.0f} s") from None
+        self.up = True
         for child in self.children.values():
             pid = child.process.pid if child.process else 0
             self._say(f"{child.role:5} ready: pid {pid}, admin {child.admin}")
 
-    async def _spawn(self, child: Child) -> None:
-        env = {key: value for key, value in os.environ.items() if not key.startswith("RINGMESH_")} | child.env
-        child.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "services.cli", "serve", child.role,
-            env=env, cwd=PROJECT, stdin=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        child.watcher = asyncio.get_running_loop().create_task(self._watch(child, child.process))
+    def _spawn(self, child: Child) -> None:
+        process = child.process = Process.start(child.role, child.env, self._line)
+        if child.watcher is None:
+            child.watcher = asyncio.get_running_loop().create_task(self._watch(child, process))
 
-    async def _watch(self, child: Child, process: asyncio.subprocess.Process) -> None:
-        code = await process.wait()
-        if self.stopping:
-            return
-        why = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-        child.cpu_before += child.cpu_now
-        child.cpu_now = 0.0
-        if child.role == "guest" or code == 2:
-            self._say(f"{child.role} {why}: the mesh cannot go on")
-            self.failed.set()
-            return
-        child.restarts += 1
-        self._say(f"{child.role} {why}: starting it again")
-        await self._spawn(child)
+    async def _watch(self, child: Child, process: Process) -> None:
+        """Start ``child`` again whenever it dies, until the mesh stops or cannot go on."""
+        clock = asyncio.get_running_loop().time
+        quick = 0
+        while True:
+            began = clock()
+            code = await process.wait()
+            child.cpu_seconds += process.cpu_seconds
+            if self._stopping.is_set():
+                return
+            why = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+            if not self.up or child.role == "guest" or code == BAD_SETTINGS:
+                self._say(f"{child.role} {why}: the mesh cannot go on")
+                self.failed.set()
+                return
+            child.restarts += 1
+            quick = 1 if clock() - began >= STEADY else quick + 1
+            pause = backoff(quick)
+            when = f"in {pause:.2f} s, {quick} deaths in quick succession" if pause else "now"
+            self._say(f"{child.role} {why}: starting it again {when}")
+            if await self._stops_within(pause):
+                return
+            process = child.process = Process.start(child.role, child.env, self._line)
+
+    async def _stops_within(self, seconds: float) -> bool:
+        """Wait ``seconds``, but no longer than until the mesh stops. True if it does."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+        return self._stopping.is_set()
 
     async def _wait_ready(self, child: Child) -> None:
         assert self.http is not None
         while True:
             if self.failed.is_set():
-                raise LocalError(f"{child.role} did not start")
+                raise LocalError("the mesh did not start")
             try:
                 async with self.http.get(f"{child.admin}/readyz") as answer:
                     if answer.status == 200:
                         return
             except aiohttp.ClientError:
                 pass
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(READY_STEP)
 
-    async def post(self, role: str, path: str) -> dict[str, object]:
-        """POST to a service's admin endpoint; its JSON answer. Raises LocalError for a refusal."""
+    async def get(self, role: str, path: str) -> dict[str, Any]:
+        """GET from a service's admin endpoint; its JSON answer. Raises LocalError for a refusal or no answer."""
+        return await self._ask("GET", role, path)
+
+    async def post(self, role: str, path: str) -> dict[str, Any]:
+        """POST to a service's admin endpoint; its JSON answer. Raises LocalError for a refusal or no answer."""
+        return await self._ask("POST", role, path)
+
+    async def _ask(self, method: str, role: str, path: str) -> dict[str, Any]:
         assert self.http is not None
-        async with self.http.post(self.children[role].admin + path) as answer:
-            body: dict[str, object] = await answer.json()
-            if answer.status != 200:
-                raise LocalError(f"{role} {path}: {body}")
-            return body
+        try:
+            async with self.http.request(method, self.children[role].admin + path) as answer:
+                body: dict[str, Any] = await answer.json()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise LocalError(f"{role} {path}: {error or type(error).__name__}") from None
+        if answer.status != 200:
+            raise LocalError(f"{role} {path}: {body.get('error', answer.status)}")
+        return body
 
     async def metrics(self, role: str) -> str | None:
         """The text of a service's /metrics, or None while it does not answer."""
         assert self.http is not None
         try:
-            async with self.http.get(self.children[role].admin + "/metrics") as answer:
+            async with self.http.get(self.children[role].admin + "/metrics", timeout=METRICS_TIMEOUT) as answer:
                 return await answer.text() if answer.status == 200 else None
         except (aiohttp.ClientError, TimeoutError):
             return None
 
+    def kill(self) -> None:
+        """SIGKILL to all, at once; :meth:`stop` still has to be awaited."""
+        self._stopping.set()
+        for child in self.children.values():
+            if child.process is not None:
+                child.process.send_signal(signal.SIGKILL)
+
     async def stop(self) -> None:
         """Stop the services in the opposite order; one that does not end on SIGTERM is killed."""
-        self.stopping = True
+        self._stopping.set()
         for role in reversed(ROLES):
             process = self.children[role].process
-            if process is None or process.returncode is not None:
-                continue
-            process.terminate()
-            try:
-                async with asyncio.timeout(STOP_TIMEOUT):
-                    await process.wait()
-            except TimeoutError:
+            if process is not None and not await process.stop(STOP_TIMEOUT):
                 self._say(f"{role} did not stop on SIGTERM: killed")
-                process.kill()
-                await process.wait()
-        for child in self.children.values():
-            if child.watcher is not None:
-                await asyncio.wait([child.watcher])
+        watchers = [child.watcher for child in self.children.values() if child.watcher is not None]
+        if watchers:
+            await asyncio.wait(watchers)
         if self.http is not None:
             await self.http.close()
+        release(self._ports)

@@ -8,7 +8,8 @@ from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from services.mesh.children import ROLES, Child, Mesh
+from services.mesh.children import Child, Mesh
+from services.mesh.settings import ROLES
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -62,7 +63,7 @@ def quantile(before: Sample, after: Sample, name: str, q: float, **labels: str) 
 
 
 class Scraper:
-    """Scrapes all services and keeps the sample before, for rates. CPU and memory go to the children's books."""
+    """Scrapes all services and keeps the sample before, for rates. The children's books get the most memory seen."""
 
     def __init__(self, mesh: Mesh) -> None:
         self._mesh: Final = mesh
@@ -84,5 +85,4 @@ class Scraper:
 
     @staticmethod
     def _account(child: Child, sample: Sample) -> None:
-        child.cpu_now = sample.total("process_cpu_seconds_total")
         child.rss_bytes = max(child.rss_bytes, int(sample.total("process_resident_memory_bytes")))

@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from services.mesh.children import ROLES
 from services.mesh.scrape import Scraper, quantile
+from services.mesh.settings import ROLES
 
 DEPTH: Final = "ringmesh_queue_depth"
 LATENCY: Final = "ringmesh_poll_latency_seconds"
@@ -46,9 +46,10 @@ def head(elapsed: float, seconds: float, now: dict[str, Any], before: Totals, in
     """One line: what was done so far and how fast it goes."""
     totals = Totals.of(now)
     rate = max(interval, 1e-6)
+    of = f" of {seconds:.0f}" if seconds < float("inf") else ""
     wrong = sum(now[part][key] for part in ("scmi", "net", "irq") for key in ("duplicated", "corrupted"))
     return (
-        f"{elapsed:5.1f} of {seconds:.0f} s   "
+        f"{elapsed:5.1f}{of} s   "
         f"SCMI {totals.scmi} ({(totals.scmi - before.scmi) / rate:.0f}/s)   "
         f"frames {totals.net} ({(totals.net - before.net) / rate:.0f}/s)   "
         f"LPIs {totals.irq} ({(totals.irq - before.irq) / rate:.0f}/s)   "

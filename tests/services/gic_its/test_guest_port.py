@@ -89,7 +89,7 @@ async def test_refusals_are_logged_once_an_event(wire: Wire, monkeypatch: pytest
     for event in (0, 0, 1, 2, 3):
         wire.port.msi(wire, Msi("vm0", 9, event, 1))
     await wire.settle()
-    assert [(said["event"], said["reason"]) for said in wire.logged] == [(0, "unmapped"), (1, "unmapped")]
+    assert [(said["event_id"], said["reason"]) for said in wire.logged] == [(0, "unmapped"), (1, "unmapped")]
     assert wire.port.its.stats.unmapped == 5
 
 

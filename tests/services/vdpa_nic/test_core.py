@@ -115,7 +115,7 @@ class NicMesh(RuleBasedStateMachine):
 
 TestNicMesh = NicMesh.TestCase
 TestNicMesh.settings = settings(
-    max_examples=250, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 
 

@@ -1,0 +1,81 @@
+"""The settings of each service of one mesh, as the environment that it is started with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from common.errors import ConfigError
+from common.runtime.config import ENV_PREFIX, BaseConfig, load
+from services.gic_its.config import ItsConfig
+from services.guest_driver.config import GuestConfig
+from services.mesh.ports import LOOPBACK
+from services.scmi_platform.board import Board
+from services.scmi_platform.config import ScmiConfig
+from services.vdpa_nic.config import NicConfig
+
+#: Start order: who listens before who connects.
+ROLES: Final = ("its", "scmi", "nic", "guest")
+#: Services with links to listen for.
+DEVICES: Final = ("scmi", "nic", "its")
+
+_CONFIGS: Final[dict[str, type[BaseConfig]]] = {
+    "its": ItsConfig,
+    "scmi": ScmiConfig,
+    "nic": NicConfig,
+    "guest": GuestConfig,
+}
+
+
+def environments(
+    *,
+    token: str,
+    link_ports: dict[str, int],
+    admin_ports: dict[str, int],
+    guests: int,
+    board: Path | None,
+    settings: dict[str, str],
+) -> dict[str, dict[str, str]]:
+    """The environment of each role, checked as the service itself will.
+
+    ``settings`` are RINGMESH_… variables: each goes to the services that know it. Raises ConfigError for one that no
+    service knows or whose value is wrong, and for a board file that cannot be used.
+    """
+    if board is not None:
+        Board.load(str(board))
+    peers = {f"RINGMESH_{role.upper()}__PORT": str(port) for role, port in link_ports.items()}
+    peers |= {f"RINGMESH_{role.upper()}__HOST": LOOPBACK for role in link_ports}
+    to_its = {key: value for key, value in peers.items() if key.startswith("RINGMESH_ITS__")}
+    own: dict[str, dict[str, str]] = {
+        "its": {},
+        "scmi": to_its | ({} if board is None else {"RINGMESH_BOARD": str(board.resolve())}),
+        "nic": to_its,
+        "guest": peers | {"RINGMESH_GUESTS": str(guests)},
+    }
+    for name in settings:
+        if not any(_knows(config, name) for config in _CONFIGS.values()):
+            raise ConfigError("--set", name.removeprefix(ENV_PREFIX), "no service has such a setting")
+    result = {}
+    for role in ROLES:
+        fixed = own[role] | {"RINGMESH_ADMIN__HOST": LOOPBACK, "RINGMESH_ADMIN__PORT": str(admin_ports[role])}
+        if role in link_ports:
+            fixed |= {"RINGMESH_LISTEN__HOST": LOOPBACK, "RINGMESH_LISTEN__PORT": str(link_ports[role])}
+        for name in sorted(fixed.keys() & settings.keys()):
+            raise ConfigError("--set", name.removeprefix(ENV_PREFIX), "is not for a setting: the supervisor chooses it")
+        env = {"RINGMESH_TOKEN": token, "RINGMESH_LOG__LEVEL": "warning"} | fixed
+        env |= {name: value for name, value in settings.items() if _knows(_CONFIGS[role], name)}
+        load(_CONFIGS[role], None, env)
+        result[role] = env
+    return result
+
+
+def _knows(config: type[BaseConfig], name: str) -> bool:
+    """Whether ``config`` has the setting that the variable ``name`` overlays."""
+    kind: object = config
+    for key in name.removeprefix(ENV_PREFIX).lower().split("__"):
+        if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
+            return False
+        kind = next((field.type for field in msgspec.structs.fields(kind) if field.encode_name == key), None)
+    return kind is not None

@@ -1,0 +1,67 @@
+"""What the running services export: queue depth and polling latency of every queue, and a text that promtool likes."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+
+import pytest
+
+from services.mesh.scrape import Sample
+from tests.mesh.harness import Run, scrape, scrape_text
+from tests.mesh.report_schema import ROLES
+
+pytestmark = pytest.mark.mesh
+
+DEPTH = "ringmesh_queue_depth"
+LATENCY = "ringmesh_poll_latency_seconds"
+QUEUES = {
+    "guest": ["cmdq", "eventq", "rx0", "tx0"],
+    "scmi": ["cmdq", "eventq"],
+    "nic": ["rx0", "tx0"],
+    "its": ["cmdq", "lpi"],
+}
+#: what the default load fills now and then
+BUSY = {("guest", "cmdq"), ("guest", "tx0"), ("guest", "rx0"), ("nic", "rx0")}
+PROMTOOL = shutil.which("promtool")
+
+
+def _looks(sample: Sample, queue: str) -> float:
+    return sample.total(f"{LATENCY}_count", queue=queue)
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_every_queue_has_depth_and_latency_and_both_move(live: Run, role: str) -> None:
+    admin = live.services()[role][1]
+    first = await scrape(admin)
+    assert first.label_values(DEPTH, "queue") == QUEUES[role]
+    assert first.label_values(f"{LATENCY}_bucket", "queue") == QUEUES[role]
+    for name in (DEPTH, f"{LATENCY}_count"):
+        assert first.label_values(name, "service") == [role]
+    depths: dict[str, set[float]] = {queue: set() for queue in QUEUES[role]}
+    waiting = set(QUEUES[role])
+    async with asyncio.timeout(20):
+        while waiting or any(not any(depths[q]) for r, q in BUSY if r == role):
+            await asyncio.sleep(0.05)
+            now = await scrape(admin)
+            for queue in QUEUES[role]:
+                depths[queue].add(now.total(DEPTH, queue=queue))
+            waiting = {queue for queue in QUEUES[role] if _looks(now, queue) <= _looks(first, queue)}
+
+
+@pytest.mark.prometheus
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian package prometheus)")
+@pytest.mark.parametrize("role", ROLES)
+def test_promtool_has_no_complaint(live: Run, role: str) -> None:
+    assert PROMTOOL is not None
+    text = asyncio.run(scrape_text(live.services()[role][1]))
+    done = subprocess.run([PROMTOOL, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_names_begin_with_the_projects(live: Run, role: str) -> None:
+    sample = await scrape(live.services()[role][1])
+    foreign = {n for n, _ in sample.values if not n.startswith(("ringmesh_", "process_", "python_"))}
+    assert not foreign

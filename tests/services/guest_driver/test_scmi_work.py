@@ -1,0 +1,142 @@
+"""The SCMI load against the real platform: what it asks, how it checks, and that its books balance in every case."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from common.errors import ChannelBusyError, LinkDownError, ScmiError, XferTimeoutError
+from common.scmi.status import Status
+from tests.services.guest_driver.mesh_rig import Mesh, until, within
+
+
+@pytest.fixture
+async def mesh() -> AsyncIterator[Mesh]:
+    made = Mesh(map_seconds=0.0, inv_seconds=0.0, net_window=0, scmi_workers=3, drain_seconds=5.0)
+    await made.start()
+    yield made
+    assert await made.stop() == [0] * 4
+
+
+def balance(mesh: Mesh) -> int:
+    """Commands sent of which nobody knows what became."""
+    books = mesh.load.scmi.books
+    return int(books.sent - books.completed - books.timed_out)
+
+
+async def test_what_it_finds_out(mesh: Mesh) -> None:
+    known = mesh.load.scmi._known
+    assert known.vendor
+    assert known.clocks
+    assert all(len(set(rates)) > 1 for rates in known.clocks.values())
+    assert set(known.defaults) == set(known.clocks)
+    assert known.sensors
+
+
+async def test_it_runs_and_is_notified(mesh: Mesh) -> None:
+    work = mesh.load.scmi
+    work.start()
+    await until(lambda: work.books.completed > 200 and work.books.notifications)
+    await within(work.stop())
+    books = work.books
+    assert balance(mesh) == 0
+    assert (books.corrupted, books.failed, books.timed_out, books.refused_after_reset) == (0, 0, 0, 0)
+    assert 0 < books.polled < books.completed
+    assert books.rtt.count
+    await within(work.stop())  # there is nothing to stop
+
+
+async def test_wrong_answers_are_noticed(mesh: Mesh) -> None:
+    work = mesh.load.scmi
+    clock = min(work._known.clocks)
+    assert await work._rate_set(clock, work._known.clocks[clock][0], False)
+    assert await work._rate_get(clock, True)
+    work._rates[clock] += 1
+    assert not await work._rate_get(clock, False)
+    del work._rates[clock]
+    assert await work._rate_get(clock, False), "one that it sets, or the default"
+    work._known.clocks[clock], work._known.defaults[clock] = [1, 2], 3
+    assert not await work._rate_get(clock, False)
+    work._known.vendor += "x"
+    await work._do("vendor", work._vendor, False)
+    assert work.books.corrupted == 1
+    assert balance(mesh) == 0
+
+
+async def test_a_rate_that_a_restart_made_uncertain_is_not_held_against_the_platform(mesh: Mesh) -> None:
+    work = mesh.load.scmi
+    clock = min(work._known.clocks)
+    rate = next(r for r in work._known.clocks[clock] if r != work._known.defaults[clock])
+    await work._rate_set(clock, rate, False)
+    await mesh.restart("scmi")
+    await until(lambda: mesh.guest.scmi_bus.restarts == 1)
+    assert await within(work._rate_get(clock, False))
+    assert work._rates == {}
+
+
+TROUBLES: list[tuple[Callable[[], Exception], dict[str, int]]] = [
+    (lambda: ScmiError("trip", Status.COMMS_ERROR), {"refused_after_reset": 1}),
+    (lambda: ScmiError("trip", Status.DENIED), {"corrupted": 1}),
+    (lambda: XferTimeoutError("trip", 1.0), {"timed_out": 1}),
+    (lambda: ChannelBusyError("full"), {}),
+]
+
+
+@pytest.mark.parametrize(("trouble", "counted"), TROUBLES)
+@pytest.mark.parametrize("which", ["reading_get", "trip_point_config"])
+async def test_the_books_balance_whichever_of_two_commands_fails(
+    mesh: Mesh,
+    monkeypatch: pytest.MonkeyPatch,
+    trouble: Callable[[], Exception],
+    counted: dict[str, int],
+    which: str,
+) -> None:
+    work, sensor = mesh.load.scmi, mesh.guest.agent.sensor
+
+    async def fail(*_args: Any, **_kwargs: Any) -> None:
+        raise trouble()
+
+    monkeypatch.setattr(type(sensor), which, fail)
+    await work._move(next(iter(work._known.chased.values())))
+    assert balance(mesh) == 0
+    books = work.books
+    for key in ("refused_after_reset", "corrupted", "timed_out"):
+        assert getattr(books, key) == counted.get(key, 0)
+
+
+async def test_a_command_that_nobody_answers_for_is_lost(mesh: Mesh) -> None:
+    work = mesh.load.scmi
+
+    async def gone(_poll: bool) -> bool:
+        raise LinkDownError("scmi", "x")
+
+    await work._do("x", gone, False)
+    assert work.books.failed == 1
+    assert balance(mesh) == 1
+
+
+async def test_a_platform_without_sensors_and_clocks(mesh: Mesh) -> None:
+    work = mesh.load.scmi
+    work._known.clocks.clear()
+    work._known.sensors.clear()
+    work._known.chased.clear()
+    work.start()
+    await until(lambda: work.books.completed > 40)
+    await within(work.stop())
+    assert balance(mesh) == work.books.corrupted == 0
+
+
+async def test_a_worker_that_dies_is_heard_of(mesh: Mesh) -> None:
+    work = mesh.load.scmi
+
+    async def broken(_poll: bool) -> bool:
+        raise ZeroDivisionError
+
+    work._vendor = broken
+    work.start()
+    await asyncio.sleep(0.05)
+    with pytest.raises(ZeroDivisionError):
+        await within(work.stop())

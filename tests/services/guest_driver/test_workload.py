@@ -1,0 +1,120 @@
+"""The default workload against the real services: it runs, stops, and its books say what happened."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from services.guest_driver.workload import books
+from tests.services.guest_driver.mesh_rig import Mesh, until, within
+
+
+@pytest.fixture
+async def mesh() -> AsyncIterator[Mesh]:
+    made = Mesh(drain_seconds=6.0)
+    await made.start()
+    yield made
+    assert await made.stop() == [0] * 4
+
+
+def spotless(report: dict[str, Any]) -> None:
+    for part in ("scmi", "net", "irq"):
+        assert {key: report[part][key] for key in ("lost", "duplicated", "corrupted")} == {
+            "lost": 0, "duplicated": 0, "corrupted": 0,
+        }, (part, report[part])  # fmt: skip
+
+
+async def test_before_it_ran(mesh: Mesh) -> None:
+    report = books([mesh.load])
+    assert set(report) == {"scmi", "net", "irq", "its"}
+    assert set(report["scmi"]) == {
+        "sent", "completed", "polled", "notifications", "timed_out", "re_executed", "refused_after_reset", "lost",
+        "duplicated", "corrupted", "rtt_us",
+    }  # fmt: skip
+    assert set(report["net"]) == {
+        "tx", "rx", "re_executed", "reset_dropped", "lost", "duplicated", "corrupted", "map_changes", "rtt_us",
+    }  # fmt: skip
+    assert set(report["irq"]) == {"raised", "delivered", "coalesced", "lost", "duplicated", "corrupted", "latency_us"}
+    assert report["scmi"]["rtt_us"] == {"p50": 0.0, "p90": 0.0, "p99": 0.0, "max": 0.0}
+    assert report["net"]["map_changes"] == 1
+    spotless(report)
+
+
+async def test_it_runs_stops_and_runs_again(mesh: Mesh) -> None:
+    load = mesh.load
+    for turn in (1, 2):
+        tx, commands = load.net.tx, mesh.guest.its.stats.commands
+        load.start()
+        load.start()  # no second one beside it
+        await until(lambda tx=tx: load.net.rx > tx + 300 and load.scmi.books.completed > 50)  # type: ignore[misc]
+        await until(lambda turn=turn: mesh.guest.vmm.changes > 1 + turn)  # type: ignore[misc]
+        await until(lambda commands=commands: mesh.guest.its.stats.commands > commands)  # type: ignore[misc]
+        assert books([load])["scmi"]["lost"] == 0, "what is under way is not lost"
+        await within(load.stop())
+        report = books([load])
+        spotless(report)
+        assert report["scmi"]["sent"] == report["scmi"]["completed"]
+        assert report["net"]["tx"] == report["net"]["rx"]
+        assert report["irq"]["raised"] == report["irq"]["delivered"] + report["irq"]["coalesced"]
+        assert load.net.rtt.count == load.net.tx
+        assert report["net"]["rtt_us"]["p50"] <= report["net"]["rtt_us"]["max"]
+    assert report["scmi"]["polled"] > 0
+
+
+async def test_the_window_bounds_what_is_in_flight(mesh: Mesh) -> None:
+    load = mesh.load
+    load.running = True
+    load._top_up()
+    assert load.net.outstanding == 32
+    load._top_up()
+    assert load.net.outstanding == 32
+    load.running = False
+    await until(lambda: not load.net.outstanding)
+    load._top_up()
+    assert load.net.tx == load.net.rx, "no more once it stopped"
+
+
+@pytest.mark.parametrize("name", ["nic", "scmi", "its"])
+async def test_a_service_is_restarted_under_load(mesh: Mesh, name: str) -> None:
+    load = mesh.load
+    load.start()
+    await until(lambda: load.net.rx > 100 and load.scmi.books.completed > 20)
+    await mesh.restart(name)
+    rx, done = load.net.rx, load.scmi.books.completed
+    await until(lambda: load.net.rx > rx + 100 and load.scmi.books.completed > done + 20)
+    await within(load.stop(), 30)
+    report = books([load])
+    spotless(report)
+    net, scmi = report["net"], report["scmi"]
+    assert net["tx"] == net["rx"] - net["re_executed"] + net["reset_dropped"]
+    assert scmi["sent"] == scmi["completed"] + scmi["timed_out"]
+    if name == "its":
+        assert mesh.guest.its.stats.restores == 1
+
+
+async def test_what_never_comes_back_is_lost(mesh: Mesh) -> None:
+    """The books must be able to say so."""
+    load = mesh.load
+    load.config.drain_seconds = 0.05
+    load.net.make(3, 0)  # never sent
+    mesh.guest.vcpus.lines[0].raised += 2
+    load.scmi.books.sent += 1
+    await within(load.stop())
+    report = books([load])
+    assert (report["net"]["lost"], report["irq"]["lost"], report["scmi"]["lost"]) == (3, 2, 1)
+    mesh.guest.vcpus.lines[0].raised -= 2
+
+
+async def test_an_action_that_fails_is_put_off(mesh: Mesh) -> None:
+    load = mesh.load
+    mesh.guest.vmm.calls.detach("test")
+    load.start()
+    await asyncio.sleep(0.12)
+    assert mesh.guest.vmm.changes == 1
+    mesh.guest.vmm.calls.attach(mesh.guest._clients[2].link)
+    await until(lambda: mesh.guest.vmm.changes > 2)
+    await within(load.stop())
+    spotless(books([load]))
