@@ -73,11 +73,16 @@ class Workload:
     async def _every(self, seconds: float, action: Any) -> None:
         """``action()`` again and again; a device that is restarting just now is no error."""
         # a stop shall not wait for a long interval to end
+        put_off = 0
         while not await self._stopped.wait(seconds):
             try:
                 await action()
             except RingmeshError as error:
-                self.guest.log.warning("put off", error=str(error))
+                put_off += 1
+                if put_off == 1:
+                    self.guest.log.warning("put off until the device is back", error=str(error))
+            else:
+                put_off = 0
 
     # --- network ------------------------------------------------------------------------------------------------------
 

@@ -225,10 +225,12 @@ class SensorProtocol(ProtocolServer):
         return b""
 
     def _look_soon(self, sensor: Sensor) -> None:
-        """Something about ``sensor`` changed: note where it stands now, and look again one interval from now."""
+        """Something about ``sensor`` changed: note where it stands now, and look again within one interval (a look that
+        is due sooner stays: agents that keep changing things must not put it off for ever)."""
         now = self.platform.clock()
         sensor.previous = sensor.readers[0](now - self.platform.started) if sensor.trips and sensor.enabled else None
-        sensor.due = now + sensor.period
+        if not now < sensor.due <= now + sensor.period:
+            sensor.due = now + sensor.period
 
     def tick(self, now: float) -> float | None:
         """Look at every sensor that is due and that somebody wants to hear of."""

@@ -24,12 +24,20 @@ from services.vdpa_nic.shell import NicService
 
 T = TypeVar("T")
 TOKEN: Final = "a token"
+#: every mesh that a test made, until stop_all()
+MADE: Final[list[Mesh]] = []
 GUARD: Final = 20.0
 
 
 async def within(work: Awaitable[T], seconds: float = GUARD) -> T:
     async with asyncio.timeout(seconds):
         return await work
+
+
+async def stop_all() -> None:
+    """For the end of a test that failed half-way: no service may be left to hang the event loop."""
+    while MADE:
+        await MADE.pop().stop()
 
 
 async def until(holds: Callable[[], Any], seconds: float = GUARD) -> None:
@@ -75,6 +83,7 @@ class Mesh:
         self.guests = 1
         self.services: dict[str, Any] = {}
         self.tasks: dict[str, asyncio.Task[int]] = {}
+        MADE.append(self)
         self.ports = {name: port_to_keep() for name in ("its", "scmi", "nic")}
 
     def _make(self, name: str) -> Service[Any]:

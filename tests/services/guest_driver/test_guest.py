@@ -12,7 +12,13 @@ import pytest
 from common.errors import CallError, LinkDownError, LocalError
 from common.virtio.features import Status
 from services.guest_driver.guest import FIRST_LPI
-from tests.services.guest_driver.mesh_rig import Mesh, until, within
+from tests.services.guest_driver.mesh_rig import Mesh, stop_all, until, within
+
+
+@pytest.fixture(autouse=True)
+async def no_mesh_is_left() -> AsyncIterator[None]:
+    yield
+    await stop_all()
 
 
 @pytest.fixture

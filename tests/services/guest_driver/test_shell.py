@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ from common.errors import ConfigError
 from common.runtime.config import PeerConfig
 from services.guest_driver.config import GuestConfig, WorkloadConfig
 from services.guest_driver.shell import GuestService
-from tests.services.guest_driver.mesh_rig import TOKEN, Mesh, until, within
+from tests.services.guest_driver.mesh_rig import TOKEN, Mesh, stop_all, until, within
+
+
+@pytest.fixture(autouse=True)
+async def no_mesh_is_left() -> AsyncIterator[None]:
+    yield
+    await stop_all()
 
 
 async def ask(mesh: Mesh, method: str, path: str) -> tuple[int, Any]:

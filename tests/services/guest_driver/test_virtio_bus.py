@@ -174,6 +174,15 @@ async def test_the_order_of_initialisation(bench: Bench) -> None:
     assert bench.made == [FEATURES]
 
 
+async def test_a_second_probe_begins_with_a_reset_on_both_sides(bench: Bench) -> None:
+    await within(bench.bus.probe(bench.plan()))
+    before = list(bench.device_port.queues)
+    await within(bench.bus.probe(bench.plan()))
+    assert not set(before) & set(bench.device_port.queues), "what the old objects had in flight is nobody's"
+    assert bench.nic.device.stats.resets == 2
+    await until(bench.alive)
+
+
 async def test_another_device(bench: Bench) -> None:
     with pytest.raises(RemoteError) as caught:
         await within(bench.bus.probe(bench.plan(DeviceId.SCMI)))

@@ -95,6 +95,16 @@ async def test_a_service_is_restarted_under_load(mesh: Mesh, name: str) -> None:
         assert mesh.guest.its.stats.restores == 1
 
 
+async def test_what_a_restart_took_along_is_dropped_and_not_lost(mesh: Mesh) -> None:
+    load = mesh.load
+    load.net.make(3, 0)  # as if they had been in the NIC
+    await mesh.restart("nic")
+    await until(lambda: mesh.guest.nic_bus.restarts == 1)
+    await within(load.stop())
+    net = books([load])["net"]
+    assert (net["lost"], net["reset_dropped"], net["tx"]) == (0, 3, 3)
+
+
 async def test_what_never_comes_back_is_lost(mesh: Mesh) -> None:
     """The books must be able to say so."""
     load = mesh.load

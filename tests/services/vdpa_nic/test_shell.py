@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,13 @@ from common.errors import CallError, ConfigError
 from common.runtime.config import PeerConfig
 from services.vdpa_nic.config import BackendConfig, NicConfig
 from services.vdpa_nic.shell import NicService
-from tests.services.guest_driver.mesh_rig import Mesh, until, within
+from tests.services.guest_driver.mesh_rig import Mesh, stop_all, until, within
+
+
+@pytest.fixture(autouse=True)
+async def no_mesh_is_left() -> AsyncIterator[None]:
+    yield
+    await stop_all()
 
 
 async def test_two_guests_restarts_and_metrics() -> None:
