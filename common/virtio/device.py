@@ -167,7 +167,7 @@ class VirtioDevice(ABC):
     def batch_end(self) -> None:
         """All messages that arrived together have been handled: send the answers they led to."""
         for queue in self.queues:
-            queue.flush()
+            self.stats.used += queue.flush()
 
     def _queue(self, index: int) -> RemoteQueue:
         if not 0 <= index < len(self.queues):
@@ -178,14 +178,13 @@ class VirtioDevice(ABC):
         queue = self._queue(message.queue)
         try:
             chains = queue.on_avail(message)
+            self.stats.chains += len(chains)
+            if message.again:
+                self.stats.refetched += len(chains)
+            if chains:
+                self.on_chains(message.queue, chains)
         except RemoteError as error:
             self._refuse(queue, error)
-            return
-        self.stats.chains += len(chains)
-        if message.again:
-            self.stats.refetched += len(chains)
-        if chains:
-            self.on_chains(message.queue, chains)
 
     def _refuse(self, queue: RemoteQueue, error: RemoteError) -> None:
         """The guest's side broke ``queue``: say so, and go on with the others."""
@@ -388,7 +387,8 @@ class VirtioDevice(ABC):
 
     @abstractmethod
     def on_chains(self, queue: int, chains: list[Chain]) -> None:
-        """Chains arrived on ``queue``; answer them with ``self.queues[queue].complete(head, bytes)``."""
+        """Chains arrived on ``queue``; answer them with ``self.queues[queue].complete(head, bytes)``. A RemoteError
+        raised here breaks the queue."""
 
     def on_saved(self, message: Saved) -> None:
         """A port answered Suspend or Save."""

@@ -246,11 +246,11 @@ class RemoteQueue:
         self._answers.extend(elems)
         self.used_idx = (self.used_idx + len(elems)) & 0xFFFF
 
-    def flush(self) -> None:
-        """Send what complete() collected, as one frame where it fits."""
+    def flush(self) -> int:
+        """Send what complete() collected, as one frame where it fits. Returns how many answers."""
         batch = self._batch
         if not batch:
-            return
+            return 0
         self._batch = []
         first = self._batch_first
         total = 0
@@ -258,7 +258,7 @@ class RemoteQueue:
             total += len(written)
         if total + _ELEM_OVERHEAD * len(batch) <= _FRAME_PAYLOAD:
             self.send(Used(self.index, first, batch))
-            return
+            return len(batch)
         part: list[UsedElem] = []
         room = _FRAME_PAYLOAD
         for elem in batch:
@@ -270,6 +270,7 @@ class RemoteQueue:
             part.append(elem)
             room -= need
         self.send(Used(self.index, first, part))
+        return len(batch)
 
     def _fail(self, field: str, value: object, limit: object, detail: str) -> RingError:
         self.broken = True

@@ -46,6 +46,9 @@ FIRST_LPI: Final = 8192
 #: Events of each device, a power of two.
 EVENTS: Final = 4
 
+#: Seconds before an ITS that did not take its programming is programmed again.
+ITS_RETRY: Final = 0.5
+
 CMDQ: Final = 0
 EVENTQ: Final = 1
 RX: Final = 0
@@ -297,13 +300,19 @@ class Guest:
 
     async def _its_again(self, restarted: bool) -> None:
         """An ITS that restarted is programmed anew; one that did not goes on where the link broke."""
-        try:
-            await (self.its.restore() if restarted else self.its.resume())
-        except (LinkDownError, CallError) as error:
-            self.its_link.forget()
-            self.log.warning("ITS not programmed again yet", error=str(error))
-        else:
-            self.log.info("ITS programmed again" if restarted else "ITS link is back")
+        while True:
+            try:
+                await (self.its.restore() if restarted else self.its.resume())
+            except LinkDownError:
+                self.its_link.forget()  # the next link_up begins again
+                return
+            except CallError as error:
+                self.log.warning("ITS not programmed again yet", error=str(error))
+                restarted = True
+                await asyncio.sleep(ITS_RETRY)
+            else:
+                self.log.info("ITS programmed again" if restarted else "ITS link is back")
+                return
 
     async def inv(self) -> None:
         """One INV and SYNC, as a driver does that changed an LPI's configuration."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from common.errors import MemoryFaultError
+from common.errors import MemoryFaultError, RingError
 from common.memory import Mapping, MemoryKey, MemoryMap
 from common.virtio.device import Op, Phase, Refusal, VirtioDevice
 from common.virtio.features import DESC_F_WRITE, DeviceId, Feature, Status, mask
@@ -121,6 +121,8 @@ class NicDevice(VirtioDevice):
                 for _, length, flags in segments:
                     if flags & DESC_F_WRITE:
                         room += length
+                if room <= NET_HEADER_BYTES:  # at the head of the queue it would have every frame dropped
+                    raise RingError("chain", room, NET_HEADER_BYTES, "writable bytes of a receive buffer")
                 buffers.append((head, room))
         else:
             now = self.clock()

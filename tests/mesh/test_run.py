@@ -174,7 +174,7 @@ def test_a_second_signal_forces_the_end() -> None:
         run.popen.send_signal(signal.SIGINT)
         began = time.monotonic()
         assert run.wait(20) == 130
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 12  # the drain would take 15 s
         assert gone([pid for pid, _ in services.values()])
 
 
