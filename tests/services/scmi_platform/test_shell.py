@@ -335,7 +335,8 @@ async def test_killed_and_started_again_under_load(mesh: Mesh, guest: Guest) -> 
         await mesh.start()
         await until(lambda before=before: guest.restarts > before)
         await until(lambda: len(mesh.service.attachments["vm0"].device.buffers) == guest.rx.max_msg)
-        assert mesh.service.attachments["vm0"].device.stats.refetched >= guest.rx.max_msg
+        # what the service had used just before it stopped is made available anew, the rest is fetched again
+        assert mesh.service.attachments["vm0"].device.stats.refetched > 0
     await asyncio.sleep(0.1)
     running = False
     await within(asyncio.gather(*workers))
