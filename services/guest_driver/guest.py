@@ -16,7 +16,7 @@ from common.runtime.world import AsyncWorld
 from common.virtio.features import SCMI_F_P2A_CHANNELS, DeviceId, Feature, mask
 from common.virtio.split_driver import SplitDriver
 from common.virtio.split_layout import SplitLayout
-from common.wire.messages import Irq, Message, Return
+from common.wire.messages import Avail, Irq, Message, Return
 from common.workqueue import WorkQueue
 from services.guest_driver.calls import Calls
 from services.guest_driver.config import GuestConfig
@@ -341,8 +341,13 @@ class _PortBus(VirtioBus):
     def _send(self, message: Message) -> None:
         if type(message) is Irq:
             self._guest.raised(self.name, message)
-        if self._to is not None:
-            self._to.send(message)
+        link = self._to
+        if link is None:
+            return
+        link.send(message)
+        if type(message) is Avail and len(self.port.queues[message.queue].in_flight) == len(message.chains):
+            # nothing else is under way on this queue: waiting for company would only cost it time
+            link.flush()
 
     def link_up(self, link: Link) -> None:
         self._to = link
@@ -352,8 +357,3 @@ class _PortBus(VirtioBus):
         if self._to is link:
             self._to = None
         super().link_down(link, reason)
-
-
-async def start_all(guests: list[Guest]) -> None:
-    """Bring guests up at the same time."""
-    await asyncio.gather(*(guest.start() for guest in guests))
