@@ -117,10 +117,11 @@ class Memory(Protocol):
         """The banks that are plugged in; another tuple after every change."""
         ...
 
-    def view(self, addr: int, count: int, fmt: str) -> View:
+    def view(self, addr: int, count: int, fmt: str, perm: int = 1) -> View:
         """``count`` cells of format ``fmt`` (``B``, ``H``, ``I`` or ``Q``) at guest address ``addr``.
 
-        Raises MemoryFaultError if any byte is outside memory; LocalError if ``addr`` is not aligned to the cell.
+        ``perm`` is the access that a memory map in between must grant (1 read, 2 write, 3 both). Raises
+        MemoryFaultError if any byte is outside memory; LocalError if ``addr`` is not aligned to the cell.
         """
         ...
 
@@ -153,6 +154,8 @@ class World(Protocol):
 
         Values stored in its fields must be immutable or world-made. A field that the class annotates ``Final`` is
         set in ``__init__`` and never again: reading it is no preemption point, and the lab refuses a later store.
+        Only an annotation in the body of the class (or of a base) counts: ``self.x: Final = …`` leaves no trace that
+        the lab could see, so such a field is watched like any other.
         """
         ...
 

@@ -15,7 +15,7 @@ from common.gic.commands import Command
 from common.gic.lpi import LPI_BASE
 from common.world import Table, World
 from services.gic_its.delivery import Delivery
-from services.gic_its.ordered import added, before, removed
+from services.gic_its.ordered import added, before, members, removed, size
 from services.gic_its.profile import Profile
 from services.gic_its.redistributor import Redistributor, intid_limit
 from services.gic_its.state import UNMAPPED, Collection, Control, Device, Event
@@ -124,15 +124,16 @@ class Commands:
 
     def free_devices(self) -> None:
         """BASER0.Valid was cleared: forget every device. Their table is gone, so nothing is written."""
-        for known in self._control.devices:
+        for known in members(self._control.devices):
             self._forget_events(self._devices.pop(known))
         self._control.devices = ()
 
     def _forget_events(self, device: Device) -> None:
-        for event in device.events:
+        count = size(device.events)
+        for event in members(device.events):
             self._unmap(self._events.pop(event_key(device.device, event)))
-        self._control.events -= len(device.events)
-        self._control.work += len(device.events)
+        self._control.events -= count
+        self._control.work += count
 
     # --- collections ---------------------------------------------------------------------------------------------
 
@@ -189,10 +190,10 @@ class Commands:
         self._control.collections = ()
 
     def _of_collection(self, icid: int) -> Iterator[Event]:
-        for known in self._control.devices:
+        for known in members(self._control.devices):
             device = self._devices[known]
-            self._control.work += len(device.events)
-            for event in device.events:
+            self._control.work += size(device.events)
+            for event in members(device.events):
                 found = self._events[event_key(known, event)]
                 if found.icid == icid:
                     yield found

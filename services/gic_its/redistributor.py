@@ -31,10 +31,12 @@ from common.registers import Register, RegisterFile
 from common.world import Table, World
 from services.gic_its.delivery import Delivery
 from services.gic_its.dma import Dma
-from services.gic_its.ordered import added, removed
 from services.gic_its.regmap import REDISTRIBUTOR_FRAME
-from services.gic_its.state import NONE, Event, Lpi, Port
+from services.gic_its.state import NONE, Event, Lpi, RedistState
 from services.gic_its.stats import ItsStats
+
+#: LPIs that are taken from the pending table, or configured and offered, before others get their turn at a DMA read.
+BATCH: Final = 4096
 
 
 class Redistributor:
@@ -49,7 +51,7 @@ class Redistributor:
         self._dma: Final = dma
         self._delivery: Final = delivery
         self._stats: Final = stats
-        self.port: Final = world.new(Port, vcpu)
+        self.port: Final = world.new(RedistState, vcpu)
         self._lpis: Final[Table[Lpi]] = world.table()
         #: Held by whoever switches EnableLPIs until it has taken effect.
         self.mutex: Final = world.mutex()
@@ -81,14 +83,20 @@ class Redistributor:
         size = pending_table_size(self.id_bits)
         skip = pending_table_size(LPI_BASE.bit_length() - 1)
         if not pendbaser & PENDBASER_PTZ and size > skip:
+            await self._read_pending(PENDBASER_ADDR.get(pendbaser), skip, size)
+        await self.refresh_all()
+
+    async def _read_pending(self, base: int, start: int, end: int) -> None:
+        """The pending table's bytes ``start`` to ``end``; after a fault no more of it."""
+        step = BATCH // 8
+        for at in range(start, end, step):
             try:
-                table = await self._dma.read(PENDBASER_ADDR.get(pendbaser) + skip, size - skip)
+                table = await self._dma.read(base + at, min(step, end - at))
             except MemoryFaultError:
                 self._stats.pending_faults += 1
-            else:
-                for intid in pending_intids(table):
-                    self.lpi(intid).pending = True
-        await self.refresh_all()
+                return
+            for intid in pending_intids(table, at * 8):
+                self.lpi(intid).pending = True
 
     @property
     def id_bits(self) -> int:
@@ -98,7 +106,8 @@ class Redistributor:
     # --- LPIs ----------------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Lpi]:
-        return (self._lpis[intid] for intid in self.port.lpis)
+        """In the order of their INTIDs."""
+        return (self._lpis[intid] for intid in sorted(self._lpis))
 
     def find(self, intid: int) -> Lpi | None:
         return self._lpis.get(intid)
@@ -109,7 +118,6 @@ class Redistributor:
         if lpi is None:
             lpi = self._world.new(Lpi, self.port, intid)
             self._lpis[intid] = lpi
-            self.port.lpis = added(self.port.lpis, intid)
         return lpi
 
     def attach(self, event: Event) -> Lpi:
@@ -123,7 +131,8 @@ class Redistributor:
         """``event`` leads nowhere. Returns the LPI that it led to, which may be gone from here."""
         lpi = event.lpi
         if lpi is not None:
-            lpi.events = tuple(other for other in lpi.events if other is not event)
+            at = lpi.events.index(event)
+            lpi.events = lpi.events[:at] + lpi.events[at + 1 :]
             event.lpi = None
         return lpi
 
@@ -131,7 +140,6 @@ class Redistributor:
         """Drop the state of an LPI that nothing leads to and nothing waits for, so that a guest cannot pile it up."""
         if not lpi.events and not lpi.pending and lpi.out == NONE and self._lpis.get(lpi.intid) is lpi:
             self._lpis.pop(lpi.intid)
-            self.port.lpis = removed(self.port.lpis, lpi.intid)
 
     async def refresh(self, lpi: Lpi) -> None:
         """Read the LPI's configuration byte again (INV); a fault leaves it as it was."""
@@ -146,22 +154,27 @@ class Redistributor:
         self._delivery.offer(lpi)
 
     async def refresh_all(self) -> None:
-        """Read the configuration of every LPI here again (INVALL), in one DMA read."""
-        known = self.port.lpis
-        if not self.port.enabled or not known:
-            return
-        first, last = known[0], min(known[-1], LPI_BASE + config_table_size(self.id_bits) - 1)
-        if last < first:
-            return
-        try:
-            data = await self._dma.read(self._config + first - LPI_BASE, last - first + 1)
-        except MemoryFaultError:
-            self._stats.config_faults += 1
-            return
-        lpis = [lpi for lpi in self if first <= lpi.intid <= last]
-        for lpi in lpis:
-            _configure(lpi, data[lpi.intid - first])
-        self._delivery.offer_all(lpis)
+        """Read the configuration of every LPI here again (INVALL), in one DMA read for each BATCH of them.
+
+        A batch is offered before the next is read: priorities count within it only.
+        """
+        if not self.port.enabled:
+            return  # read when LPIs are enabled
+        limit = LPI_BASE + config_table_size(self.id_bits)
+        known = [intid for intid in sorted(self._lpis) if intid < limit]
+        for at in range(0, len(known), BATCH):
+            batch = known[at : at + BATCH]
+            first = batch[0]
+            try:
+                data = await self._dma.read(self._config + first - LPI_BASE, batch[-1] - first + 1)
+            except MemoryFaultError:
+                self._stats.config_faults += 1
+                return
+            # some may have been unmapped during the read; those that came meanwhile were configured on their way in
+            lpis = [lpi for lpi in map(self._lpis.get, batch) if lpi is not None]
+            for lpi in lpis:
+                _configure(lpi, data[lpi.intid - first])
+            self._delivery.offer_all(lpis)
 
     async def take(self, lpi: Lpi) -> None:
         """``lpi``, of another redistributor, was pending: it is pending here instead (MOVI, MOVALL, MAPC)."""
@@ -178,7 +191,6 @@ class Redistributor:
             lpi.out = NONE
             lpi.covers = lpi.events = ()
             self._lpis.pop(lpi.intid)
-        self.port.lpis = ()
         self.port.enabled = False
         self.registers.reset()
 

@@ -14,7 +14,7 @@ from common.wire.messages import DmaData, DmaRead, DmaWrite
 class RemoteDma:
     """Guest memory at the other end of a link. While the link is down every read faults and writes are dropped.
 
-    There is one read under way for each MMIO write under way, which the guest's port bounds.
+    There is one read under way for each MMIO write under way, which the GuestLink bounds.
     """
 
     __slots__ = ("_link", "_seq", "_waiting")

@@ -1,4 +1,4 @@
-"""The ITS as a service: one :class:`GuestPort` a guest, a link from each device service."""
+"""The ITS as a service: one :class:`GuestLink` a guest, a link from each device service."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any, Final
 from common.errors import RemoteError
 from common.runtime.clock import monotonic
 from common.runtime.link import Link, LinkHandler
+from common.runtime.metrics import int_fields
 from common.runtime.service import Service
 from common.wire.messages import Hello, Message, Msi
 from services.gic_its.commands import Limits
 from services.gic_its.config import ItsConfig
-from services.gic_its.guest_port import GuestPort
+from services.gic_its.guest_link import GuestLink
 from services.gic_its.profile import PROFILES
 
 
@@ -26,10 +27,10 @@ class RouteStats:
 class DeviceLink:
     """A LinkHandler for a device service: MSIs of all its guests in, confirmations out. It outlives its links."""
 
-    __slots__ = ("_link", "_ports", "_stats")
+    __slots__ = ("_link", "_guests", "_stats")
 
-    def __init__(self, ports: dict[str, GuestPort], stats: RouteStats) -> None:
-        self._ports: Final = ports
+    def __init__(self, guests: dict[str, GuestLink], stats: RouteStats) -> None:
+        self._guests: Final = guests
         self._stats: Final = stats
         self._link: Link | None = None
 
@@ -43,11 +44,11 @@ class DeviceLink:
 
     def link_frame(self, _link: Link, message: Any) -> None:
         assert isinstance(message, Msi)
-        port = self._ports.get(message.guest)
-        if port is None:
+        guest = self._guests.get(message.guest)
+        if guest is None:
             self._stats.unknown_guest += 1
         else:
-            port.msi(self, message)
+            guest.msi(self, message)
 
     def link_batch(self, link: Link) -> None:
         """Nothing is kept back between frames."""
@@ -64,45 +65,44 @@ class ItsService(Service[ItsConfig]):
 
     def __init__(self, config: ItsConfig) -> None:
         super().__init__(config)
-        self.ports: dict[str, GuestPort] = {}
+        self.guests: dict[str, GuestLink] = {}
         self.routes = RouteStats()
         self._devices: dict[str, DeviceLink] = {}
         # depth in commands that are queued, and in LPIs that a vCPU has not ended; latencies to CREADR and to the EOI
-        ports = self.ports
-        self._batches = self.metrics.queue("cmdq", lambda: sum(port.its.queued for port in ports.values()))
+        guests = self.guests
+        self._batches = self.metrics.queue("cmdq", lambda: sum(guest.its.queued for guest in guests.values()))
         self._latencies = self.metrics.queue(
-            "lpi", lambda: sum(port.its.control.outstanding for port in ports.values())
+            "lpi", lambda: sum(guest.its.control.outstanding for guest in guests.values())
         )
 
     async def start(self) -> None:
         self.listen(self.accept)
         self.metrics.counters_of("its_msi", "MSIs dropped before any ITS", self.routes)
-        self.metrics.gauge("ringmesh_guests", "Guests that have a device here.", fn=lambda: len(self.ports))
+        self.metrics.gauge("ringmesh_guests", "Guests that have a device here.", fn=lambda: len(self.guests))
 
     def accept(self, hello: Hello) -> LinkHandler:
-        """The handler of a new link: a guest's port, or a device service's end."""
+        """The handler of a new link: a guest's end, or a device service's."""
         if hello.role != "guest":
             if hello.role not in self._devices:
-                self._devices[hello.role] = DeviceLink(self.ports, self.routes)
+                self._devices[hello.role] = DeviceLink(self.guests, self.routes)
             return self._devices[hello.role]
         if not hello.guest:
             raise RemoteError("guest", "", None, "a guest must say its name")
-        port = self.ports.get(hello.guest)
-        if port is None:
-            limits = self.config.limits
-            if len(self.ports) >= limits.guests:
-                raise RemoteError("guests", len(self.ports) + 1, limits.guests)
-            port = self._make_port(hello)
-        elif port.epoch != hello.epoch:
-            port.renew(hello.epoch)
-        return port
+        guest = self.guests.get(hello.guest)
+        if guest is None:
+            limit = self.config.limits.guests
+            if len(self.guests) >= limit and not self._drop_oldest():
+                raise RemoteError("guests", len(self.guests) + 1, limit)
+            guest = self._make_guest(hello)
+        elif guest.epoch != hello.epoch:
+            guest.renew(hello.epoch)
+        return guest
 
-    def _make_port(self, hello: Hello) -> GuestPort:
+    def _make_guest(self, hello: Hello) -> GuestLink:
         limits = self.config.limits
-        guest = hello.guest
-        port = GuestPort(
+        guest = GuestLink(
             self.world,
-            guest,
+            hello.guest,
             hello.epoch,
             cpus=self.config.cpus,
             profile=PROFILES[self.config.profile],
@@ -110,11 +110,35 @@ class ItsService(Service[ItsConfig]):
             clock=monotonic,
             log=self.log.warning,
         )
-        its = port.its
-        self.ports[guest] = port
-        self.metrics.counters_of("its", "Interrupts", its.stats, guest=guest)
-        self.metrics.counters_of("its", "Commands run", its.commands, guest=guest)
-        self.metrics.counters_of("its_error", "Commands skipped", its.errors, guest=guest)
-        self.metrics.counters_of("its", "Link to the ITS", port.stats, guest=guest)
-        port.batches, port.latencies = self._batches, self._latencies
-        return port
+        self.guests[hello.guest] = guest
+        for prefix, text, stats in _counted(guest):
+            self.metrics.counters_of(prefix, text, stats, guest=hello.guest)
+        guest.batches, guest.latencies = self._batches, self._latencies
+        return guest
+
+    def _drop_oldest(self) -> bool:
+        """Forget the guest whose link has been down longest; False if all are up. Its counters go with it.
+
+        Should it come back after all it finds an ITS out of reset.
+        """
+        gone = min((g for g in self.guests.values() if not g.is_up), key=lambda g: g.down_since, default=None)
+        if gone is None:
+            return False
+        del self.guests[gone.guest]
+        gone.renew(gone.epoch)  # a batch of commands that is still under way ends
+        for prefix, _, stats in _counted(gone):
+            for field in int_fields(stats):
+                self.metrics.remove(f"ringmesh_{prefix}_{field}_total", guest=gone.guest)
+        self.log.warning("guest dropped for a new one", guest=gone.guest, down=round(monotonic() - gone.down_since, 3))
+        return True
+
+
+def _counted(guest: GuestLink) -> tuple[tuple[str, str, object], ...]:
+    """What is counted for one guest: prefix, help and object of its counters."""
+    its = guest.its
+    return (
+        ("its", "Interrupts", its.stats),
+        ("its", "Commands run", its.commands),
+        ("its_error", "Commands skipped", its.errors),
+        ("its", "Link to the ITS", guest.stats),
+    )

@@ -28,19 +28,18 @@ class Control:
     held: bool = False
     generation: int = 0
     devices: Ids = ()
-    collections: Ids = ()
+    collections: tuple[int, ...] = ()
     events: int = 0
     work: int = 0
     outstanding: int = 0
 
 
 @dataclass(slots=True)
-class Port:
-    """State of one redistributor. ``lpis`` are the INTIDs that it has an :class:`Lpi` for."""
+class RedistState:
+    """State of one redistributor: its vCPU, and whether EnableLPIs has taken effect."""
 
     vcpu: int
     enabled: bool = False
-    lpis: Ids = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -52,7 +51,7 @@ class Lpi:
     and ``priority`` are the cached configuration byte; ``configured`` says whether it was ever read.
     """
 
-    port: Port
+    port: RedistState
     intid: int
     enabled: bool = False
     priority: int = 0

@@ -189,7 +189,11 @@ class ItsDriver:
             await self._queue.run(commands)
 
     async def resume(self) -> None:
-        """The link is back and the ITS is the one from before: run again what the lost link cut off."""
+        """The link is back and the ITS is the one from before: run again what the lost link cut off. One that has
+        been reset meanwhile (it gave this guest's place away) is programmed anew."""
+        if not await self._mmio.read("its", GITS_CTLR, 4) & CTLR_ENABLED:
+            await self.restore()
+            return
         async with self._mutex:
             await self._queue.run(())
 

@@ -58,8 +58,8 @@ def list_scenarios(as_json: Annotated[bool, typer.Option("--json", help="as JSON
     for scenario in SCENARIOS.values():
         typer.echo(f"{scenario.name}: {scenario.about}\n  thread: {scenario.thread}")
         for variant in scenario.variants:
-            alias = f" (= {variant.alias})" if variant.alias else ""
-            typer.echo(f"  {variant.name:16} {variant.expect:6} {variant.about}{alias}".rstrip())
+            names = " = ".join(filter(None, (variant.name, variant.alias)))
+            typer.echo(f"  {names:24} {variant.expect:6} {variant.about}".rstrip())
 
 
 def _settings(
@@ -153,7 +153,7 @@ def run(
     """
     try:
         found = find(scenario)
-        chosen = found.variant(variant)
+        chosen = replace(found.variant(variant), name=variant)  # reported, and replayed, under the name asked for
         settings = _settings(chosen, strategy, preemptions, memory, runs, seed)
     except LocalError as error:
         raise _usage(error) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from common.memory import CELL, GuestMemory, Region
+from common.memory import ACCESS_RO, CELL, GuestMemory, Region
 from common.world import View
 from services.lab.reach import WorldMade
 from services.lab.scheduler import Run
@@ -36,8 +36,8 @@ class LabMemory(WorldMade):
     def check(self, addr: int, length: int) -> None:
         self._plain.check(addr, length)
 
-    def view(self, addr: int, count: int, fmt: str) -> WatchedView:
-        """Watched cells. Raises as GuestMemory does."""
+    def view(self, addr: int, count: int, fmt: str, perm: int = ACCESS_RO) -> WatchedView:
+        """Watched cells. Raises as GuestMemory does; ``perm`` restricts nothing here either."""
         return WatchedView(self, self._plain.view(addr, count, fmt), addr, CELL[fmt])
 
     def buffer(self, addr: int, length: int) -> memoryview | None:

@@ -1,7 +1,8 @@
 """Shared objects and containers whose accesses are steps.
 
 :func:`watched_class` makes a subclass of an algorithm's own class: a property over each slot descriptor, and nothing
-else. Its methods are the very function objects that the services run.
+else. Its methods are the very function objects that the services run. Reading a field that the class annotates
+``Final`` is no step; storing to it once ``__init__`` is through leaves the run without a verdict.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final, overload
 
+from services.lab.final import final_fields, slots_of
 from services.lab.reach import ATOMS, WorldMade, storable
 from services.lab.scheduler import Run
 
@@ -100,6 +102,21 @@ def _watched_field(field: str, slot: Any) -> property:
     return property(get, put)
 
 
+def _final_field(field: str, slot: Any) -> property:
+    """Set while ``__init__`` runs and never again; so nobody can tell when it is read."""
+    peek: Callable[[Any], Any] = slot.__get__
+    poke: Callable[[Any, Any], None] = slot.__set__
+
+    def put(self: Any, value: Any) -> None:
+        run = self.lab_run
+        if run is not _IDLE:
+            raise run.refuse(f"{self.lab_name}.{field} is Final: nothing may be stored in it after __init__")
+        guard(run, self.lab_name, field, value)
+        poke(self, value)
+
+    return property(peek, put)
+
+
 def watched_class(cls: type[Any]) -> type[Any]:
     """The watched subclass of ``cls``. Raises TypeError if ``cls`` has instances with a ``__dict__``."""
     made = _classes.get(cls)
@@ -107,11 +124,9 @@ def watched_class(cls: type[Any]) -> type[Any]:
         if cls.__dictoffset__:
             raise TypeError(f"{cls.__qualname__} has no __slots__ (or inherits from a class without)")
         namespace: dict[str, Any] = {"__slots__": ("lab_name", "lab_run"), "__module__": cls.__module__}
-        for base in cls.__mro__:
-            slots = base.__dict__.get("__slots__", ())
-            for field in (slots,) if isinstance(slots, str) else slots:
-                if field not in namespace and not field.startswith("__"):
-                    namespace[field] = _watched_field(field, base.__dict__[field])
+        final = final_fields(cls)
+        for field, base in slots_of(cls).items():
+            namespace[field] = (_final_field if field in final else _watched_field)(field, base.__dict__[field])
         metaclass: Any = type(cls)
         made = _classes[cls] = metaclass(cls.__name__, (cls, WorldMade), namespace)
     return made

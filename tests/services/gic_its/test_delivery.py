@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.gic_its.delivery import Delivery
-from services.gic_its.state import NONE, UNCOUNTED, Control, Event, Lpi, Port
+from services.gic_its.state import NONE, UNCOUNTED, Control, Event, Lpi, RedistState
 from services.gic_its.stats import ItsStats
 
 
@@ -18,7 +18,7 @@ class Line:
         self.stats = ItsStats()
         self.taken: list[int] = []
         self.done: list[tuple[int, int, int]] = []
-        self.port = Port(0, enabled=True)
+        self.port = RedistState(0, enabled=True)
         self.lpi = Lpi(self.port, 8192, enabled=True, configured=True)
         self.events = [Event(1, n, 8192, 0, self.lpi) for n in range(events)]
         self.lpi.events = tuple(self.events)
@@ -143,7 +143,7 @@ def test_priority_then_lowest_intid() -> None:
     line = Line()
     taken: list[int] = []
     delivery = Delivery(line.control, line.stats, lambda _v, intid, _n: taken.append(intid), lambda *_: None)
-    port = Port(0, enabled=True)
+    port = RedistState(0, enabled=True)
     lpis = [Lpi(port, 8192 + n, True, priority, True, pending=n != 3) for n, priority in enumerate((9, 4, 4, 0, 0))]
     delivery.offer_all(lpis)
     assert taken == [8196, 8193, 8194, 8192]

@@ -3,10 +3,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gic_its.ordered import Ids, added, before, distance, removed
+from services.gic_its.ordered import Ids, added, before, distance, members, removed, size
+
+#: three groups, and both ends of each
+VALUES = st.integers(0, 8) | st.integers(250, 262) | st.integers(508, 520)
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 20))), st.integers(0, 20))
+@given(st.lists(st.tuples(st.booleans(), VALUES)), VALUES)
 def test_like_a_set(steps: list[tuple[bool, int]], probe: int) -> None:
     ids: Ids = ()
     model: set[int] = set()
@@ -17,6 +20,26 @@ def test_like_a_set(steps: list[tuple[bool, int]], probe: int) -> None:
         else:
             ids = removed(ids, value)
             model.discard(value)
-    assert ids == tuple(sorted(model))
+    assert tuple(members(ids)) == tuple(sorted(model))
+    assert size(ids) == len(model)
+    assert all(ids)
     assert before(ids, probe) == max((v for v in model if v < probe), default=None)
     assert distance(ids, probe) == min((v - probe for v in model if v > probe), default=0)
+
+
+def test_what_changes_nothing_is_the_same_object() -> None:
+    ids = added(added((), 3), 600)
+    assert added(ids, 600) is ids
+    assert removed(ids, 4) is ids
+    assert removed(ids, 300) is ids
+
+
+def test_a_change_leaves_other_groups_alone() -> None:
+    """A set of 65,536 grows and shrinks at the cost of one group."""
+    ids: Ids = ()
+    for value in range(0, 65536, 7):
+        ids = added(ids, value)
+    grown, shrunk = added(ids, 30000), removed(ids, 7 * 4000)
+    assert max(map(len, grown)) <= 256
+    assert sum(a is not b for a, b in zip(ids, grown, strict=True)) == 1
+    assert sum(a is not b for a, b in zip(ids, shrunk, strict=True)) == 1

@@ -14,10 +14,12 @@ from common.runtime.link import Link, LinkClient, LinkServer
 from common.runtime.metrics import Metrics
 from common.runtime.world import AsyncWorld
 from common.wire.messages import (
+    VERSION,
     DmaData,
     DmaRead,
     DmaWrite,
     Eoi,
+    Hello,
     Lpi,
     MmioDone,
     MmioRead,
@@ -147,7 +149,8 @@ class Mesh:
         )  # fmt: skip
         self.clients.append(client)
         await client.start()
-        await client.wait_up()
+        async with asyncio.timeout(10):  # a hang guard
+            await client.wait_up()
         return client
 
 
@@ -190,9 +193,9 @@ async def test_from_msi_to_confirmation(mesh: Mesh) -> None:
     assert metrics.value("ringmesh_its_command_mapti_total", guest="vm0") == 1
     assert metrics.value("ringmesh_queue_depth", queue="lpi") == 0
     assert metrics.value("ringmesh_queue_depth", queue="cmdq") == 0
-    port = mesh.service.ports["vm0"]
-    assert port.batches.count > 0
-    assert port.latencies.count > 0
+    link = mesh.service.guests["vm0"]
+    assert link.batches.count > 0
+    assert link.latencies.count > 0
 
 
 async def test_msis_that_cannot_be_taken_are_not_confirmed(mesh: Mesh) -> None:
@@ -202,7 +205,7 @@ async def test_msis_that_cannot_be_taken_are_not_confirmed(mesh: Mesh) -> None:
     device.msi(0x20, 1, 1, guest="nobody")
     device.msi(0x20, 1, 1)
     await until(lambda: bool(device.done))
-    stats = mesh.service.ports["vm0"].its.stats
+    stats = mesh.service.guests["vm0"].its.stats
     await until(lambda: stats.unmapped == 2)
     assert mesh.service.routes.unknown_guest == 1
     assert device.done == [("vm0", 0x20, 1, 1)]
@@ -225,7 +228,7 @@ async def test_the_guests_link_comes_back(mesh: Mesh) -> None:
     await until(lambda: ("vm0", 0x20, 1, 2) in device.done)
     assert guest.taken == [(1, 8192, 1), (1, 8192, 1), (1, 8192, 2)]
     await guest.driver.resume()
-    assert mesh.service.ports["vm0"].its.control.events == 1
+    assert mesh.service.guests["vm0"].its.control.events == 1
 
 
 async def test_a_restarted_guest_finds_nothing(mesh: Mesh) -> None:
@@ -233,7 +236,7 @@ async def test_a_restarted_guest_finds_nothing(mesh: Mesh) -> None:
     await client.close()
     fresh = Guest()
     await mesh.client("guest", fresh, "vm0", epoch=6)
-    its = mesh.service.ports["vm0"].its
+    its = mesh.service.guests["vm0"].its
     assert its.control.devices == ()
     device.msi(0x20, 1, 1)
     await until(lambda: its.stats.disabled == 1)
@@ -270,7 +273,46 @@ async def test_guests_are_bounded_and_named(mesh: Mesh) -> None:
         )
         assert client.link is None
         await client.close()
-    assert sorted(mesh.service.ports) == ["a", "b"]
+    assert sorted(mesh.service.guests) == ["a", "b"]
+
+
+async def test_the_guest_that_is_down_longest_makes_room(mesh: Mesh) -> None:
+    clients = {name: await mesh.client("guest", Guest(), name) for name in ("a", "b")}
+    service = mesh.service
+    a = service.guests["a"]
+    a.its.stats.msis = 3
+    for name in ("b", "a"):
+        await clients[name].close()
+        await until(lambda name=name: not service.guests[name].is_up)  # type: ignore[misc]
+    await mesh.client("guest", Guest(), "c")
+    assert sorted(service.guests) == ["a", "c"]  # b went down first
+    await mesh.client("guest", Guest(), "d")
+    assert sorted(service.guests) == ["c", "d"]
+    text = service.metrics.render().decode()
+    assert 'guest="c"' in text
+    assert 'guest="a"' not in text
+    assert 'guest="b"' not in text
+    # nothing is known of one that returns; its counters begin again
+    await clients["a"].close()
+    service.guests["c"].link_down(service.guests["c"]._link, "lost")  # type: ignore[arg-type]
+    again = service.accept(Hello(VERSION, "guest", "", 5, "a"))
+    assert again is service.guests["a"]
+    assert again is not a
+    assert service.metrics.value("ringmesh_its_msis_total", guest="a") == 0
+
+
+async def test_a_dropped_guest_ends_what_it_had_under_way(mesh: Mesh) -> None:
+    _, device, client = await ready(mesh)
+    await mesh.client("guest", Guest(), "b")
+    its = mesh.service.guests["vm0"].its
+    generation = its.control.generation
+    await client.close()
+    await until(lambda: not mesh.service.guests["vm0"].is_up)
+    await mesh.client("guest", Guest(), "c")
+    assert its.control.generation == generation + 1
+    assert its.control.devices == ()
+    device.msi(0x20, 1, 9)
+    await until(lambda: mesh.service.routes.unknown_guest == 1)
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ async def test_two_level_device_table(rigs: type[Rig]) -> None:
         Command(op.MAPD, device=8192, size=7, itt=ITT, valid=1),  # level-1 entry not valid
         Command(op.MAPD, device=16384, size=7, itt=ITT, valid=1),  # level-2 page nowhere
     )
-    assert rig.its.control.devices == (5,)
+    assert rig.its.control.devices == ((5,),)
     assert rig.its.errors.mapd_device_oor == 2
     assert Dte.unpack(rig.memory.read(DEVICES + 0x20000 + 40, 8)) == Dte(True, ITT, 8, 0)
 
@@ -105,4 +105,4 @@ async def test_a_flat_table_ends_at_its_last_page(rigs: type[Rig]) -> None:
     rig = rigs(device_pages=1)
     await rig.start()
     await rig.run(*(Command(op.MAPD, device=n, size=7, itt=ITT, valid=1) for n in (8191, 8192)))
-    assert rig.its.control.devices == (8191,)
+    assert rig.its.control.devices == ((8191,),)

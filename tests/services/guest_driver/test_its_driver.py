@@ -155,13 +155,15 @@ async def test_restore_programs_a_fresh_its(platform: Platform) -> None:
     old = platform.its
     its = platform.fresh()
     await driver.restore()
-    assert its.control.devices == (5, 9)
+    assert its.control.devices == ((5, 9),)
     assert its.control.events == 5
     assert await its.msi(5, 1, 1) == "unmapped"
     for device in (5, 9):
         assert its.try_msi(device, 2, 7)
     assert platform.taken == [(0, 8214, 7), (0, 8230, 7)]
-    assert [list(rd.port.lpis) for rd in old.redistributors] == [list(rd.port.lpis) for rd in its.redistributors]
+    assert [[lpi.intid for lpi in rd] for rd in old.redistributors] == [
+        [lpi.intid for lpi in rd] for rd in its.redistributors
+    ]
     assert driver.stats.restores == 1
 
 
@@ -181,7 +183,18 @@ async def test_a_batch_cut_off_by_a_lost_link_is_run_by_resume(platform: Platfor
         await driver.map_event(device, 0, 8192 + device, 0)
         assert platform.its.try_msi(device, 0, 1)
     await driver.resume()
-    assert platform.its.control.devices == (11, 12, 13)
+    assert platform.its.control.devices == ((11, 12, 13),)
+
+
+async def test_an_its_that_was_reset_meanwhile_is_programmed_anew_by_resume(platform: Platform) -> None:
+    await platform.driver.map_device(5, 2)
+    await platform.driver.map_event(5, 1, 8200, 0)
+    await platform.driver.enable_lpi(5, 1)
+    platform.its.reset()
+    assert not platform.its.try_msi(5, 1, 1)
+    await platform.driver.resume()
+    assert platform.driver.stats.restores == 1
+    assert platform.its.try_msi(5, 1, 1)
 
 
 async def test_without_an_enabled_its_start_fails() -> None:

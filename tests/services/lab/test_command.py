@@ -43,7 +43,8 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             "drop the last reference twice",
             (
                 Variant("posted", "fails", double_free(False), "no lock", one),
-                Variant("shipped", "holds", double_free(True), "", one),
+                Variant("shipped", "holds", double_free(True), "", one, "one-lock"),
+                Variant("unlocked", "fails", double_free(False), "", one, "as-posted"),
                 Variant("unseen", "holds", unseen),
                 Variant("broken", "holds", broken),
             ),
@@ -69,6 +70,7 @@ def test_list(lab: Any) -> None:
     text = lab("list").stdout
     assert "aba-wrap" in text
     assert "posted" in text
+    assert "  shipped = one-lock " in text
 
 
 def test_held(lab: Any) -> None:
@@ -99,6 +101,14 @@ def test_failed_then_replayed(lab: Any, tmp_path: Path) -> None:
     assert again.stdout in text.stdout
     assert lab("replay", out["witness"], "--full", "--trace", "u.jsonl").exit_code == 1
     assert (tmp_path / "u.jsonl").read_bytes() == (tmp_path / "t.jsonl").read_bytes()
+
+
+def test_a_variant_is_reported_and_replayed_under_the_name_asked_for(lab: Any) -> None:
+    assert json.loads(lab("run", "toy", "--variant", "one-lock", "--json").stdout)["variant"] == "one-lock"
+    assert "toy/one-lock: holds" in lab("run", "toy", "--variant", "one-lock").stdout
+    out = json.loads(lab("run", "toy", "--variant", "as-posted", "--json").stdout)
+    assert (out["variant"], out["witness"]) == ("as-posted", "witness-toy-as-posted.json")
+    assert lab("replay", out["witness"]).exit_code == 1
 
 
 def test_replay_of_what_has_changed_since(lab: Any, tmp_path: Path) -> None:
@@ -134,7 +144,7 @@ def test_not_judged(lab: Any) -> None:
     ("args", "says"),
     [
         (("nothing",), "there are aba-wrap"),
-        (("toy", "--variant", "x"), "it has posted, shipped"),
+        (("toy", "--variant", "x"), "it has posted, one-lock, shipped"),
         (("toy", "--strategy", "pct"), "there are random, exhaustive"),
         (("toy", "--strategy", "dpor"), "there are random, exhaustive"),
         (("toy", "--memory", "weak"), "there is sc"),

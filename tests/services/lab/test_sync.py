@@ -127,6 +127,41 @@ def test_wait() -> None:
     assert every(waiting(0.5, False)) == "final: timed out"
 
 
+def test_an_event_cleared_before_its_waiter_runs_is_waited_for_again() -> None:
+    def setup(world: LabWorld) -> Checks:
+        event, cell = world.event(), world.new(Cell)
+
+        async def waiter() -> None:
+            cell.a = 1 + (await event.wait())
+            cell.b = event.is_set()
+
+        async def setter() -> None:
+            event.set()
+            event.clear()
+            event.set()
+
+        world.spawn("waiter", waiter())
+        world.spawn("setter", setter())
+        return Checks(final=lambda: None if cell.a == 2 else "woken without the flag")
+
+    def cleared(world: LabWorld) -> Checks:
+        event = world.event()
+
+        async def waiter() -> None:
+            await event.wait()
+
+        async def setter() -> None:
+            event.set()
+            event.clear()
+
+        world.spawn("waiter", waiter())
+        world.spawn("setter", setter())
+        return Checks()
+
+    assert every(setup) == "holds"
+    assert every(cleared) == "deadlock: waiter waits in event.wait()"
+
+
 def test_default_schedule_lets_time_pass_last() -> None:
     assert run_once(waiting(0.5, True), Replay([]), 100).run.failure is None
 

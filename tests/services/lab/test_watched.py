@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -118,6 +118,78 @@ class TestObjects:
             return Checks()
 
         assert isinstance(run_once(setup, Replay([]), 100).run.error, WatchError)
+
+
+class Fixed:
+    """``kept`` is set in __init__ and never again; ``own`` is, too, but its class does not say so."""
+
+    __slots__ = ("count", "kept", "own")
+
+    kept: Final[Any]
+
+    def __init__(self, kept: object = 7) -> None:
+        self.kept = kept
+        self.own: Final = self.kept
+        self.count = 0
+
+    def spoil(self) -> None:
+        self.kept = 8  # type: ignore[misc]
+
+
+class Further(Fixed):
+    __slots__ = ("extra",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra = self.kept
+
+
+class TestFinal:
+    def test_reading_is_no_step(self) -> None:
+        async def body(w: LabWorld) -> None:
+            fixed = w.new(Further)
+            fixed.count = fixed.kept + fixed.own
+
+        assert steps(body) == [("read", "cpu:Further.own"), ("write", "cpu:Further.count")]
+
+    @pytest.mark.parametrize("cls", [Fixed, Further])
+    @pytest.mark.parametrize("leap", [False, True])
+    @pytest.mark.parametrize("caught", [False, True])
+    def test_a_later_store_is_refused_and_nothing_is_judged(self, cls: type[Any], leap: bool, caught: bool) -> None:
+        def setup(w: LabWorld) -> Checks:
+            fixed = w.new(cls)
+
+            async def cpu() -> None:
+                try:
+                    w.leap("spoil", fixed.spoil) if leap else fixed.spoil()
+                except WatchError:
+                    if not caught:
+                        raise
+                assert fixed.kept == 7
+
+            w.spawn("cpu", cpu())
+            return Checks()
+
+        run = run_once(setup, Replay([]), 100).run
+        assert isinstance(run.error, WatchError)
+        assert "Final" in str(run.error)
+        result = explore(setup, Settings(preemptions=1))
+        assert result.verdict == "not judged"
+
+    def test_a_store_in_set_up_is_refused_too(self) -> None:
+        w = world()
+        fixed = w.new(Fixed)
+        with pytest.raises(WatchError, match=r"Fixed\.kept is Final"):
+            fixed.spoil()
+        assert w.run.error is not None
+
+    def test_what_it_holds_is_immutable_or_world_made(self) -> None:
+        w = world()
+        assert w.new(Fixed, w.queue()).kept is not None
+        assert w.run.error is None
+        with pytest.raises(WatchError, match=r"Fixed2\.kept: a list is neither immutable nor world-made"):
+            w.new(Fixed, [])
+        assert w.run.error is not None
 
 
 class TestQueue:

@@ -31,8 +31,8 @@ ID_LIMIT: Final = (1 << 32) - 1
 
 
 @dataclass(slots=True)
-class PortStats:
-    """What the port counts beside its Its."""
+class GuestLinkStats:
+    """What the link counts beside its Its."""
 
     dropped_msis: int = 0
 
@@ -43,7 +43,7 @@ class Source(Protocol):
     def send(self, message: Message) -> None: ...
 
 
-class GuestPort:
+class GuestLink:
     """A LinkHandler for one guest. It lives on while the link is down, and starts anew with the guest's epoch.
 
     ``batches`` observes seconds from a CWRITER write until CREADR caught up, ``latencies`` from an MSI until the EOI
@@ -52,7 +52,7 @@ class GuestPort:
 
     __slots__ = (
         "_arrived", "_clock", "_dma", "_late", "_link", "_log", "_logged", "_sources", "_world", "_writes", "batches",
-        "stats", "epoch", "guest", "its", "latencies",
+        "down_since", "epoch", "guest", "its", "latencies", "stats",
     )  # fmt: skip
 
     def __init__(
@@ -71,11 +71,13 @@ class GuestPort:
         self.epoch = epoch
         self.batches = Histogram()
         self.latencies = Histogram()
-        self.stats: Final = PortStats()
+        self.stats: Final = GuestLinkStats()
         self._world: Final = world
         self._clock: Final = clock
         self._log: Final = log
         self._link: Link | None = None
+        #: When the link went down, in the clock's seconds; until the first link_up, when this was made.
+        self.down_since = clock()
         self._dma: Final = RemoteDma()
         self._sources: Final[dict[int, Source]] = {}
         self._arrived: Final[dict[int, float]] = {}
@@ -95,6 +97,10 @@ class GuestPort:
         self._logged.clear()
 
     # --- the guest's link ------------------------------------------------------------------------------------------
+
+    @property
+    def is_up(self) -> bool:
+        return self._link is not None
 
     def link_up(self, link: Link) -> None:
         self._link = link
@@ -118,6 +124,7 @@ class GuestPort:
     def link_down(self, link: Link, reason: str) -> None:
         if self._link is link:
             self._link = None
+            self.down_since = self._clock()
             self._dma.detach()
             self.its.hold()
 
