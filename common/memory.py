@@ -95,8 +95,8 @@ class GuestMemory:
         """Raise MemoryFaultError unless all of ``length`` bytes at ``addr`` lie in one region."""
         self._locate(addr, length)
 
-    def view(self, addr: int, count: int, fmt: str) -> View:
-        """``count`` cells of ``fmt`` at ``addr``: a live view, one store a cell."""
+    def view(self, addr: int, count: int, fmt: str, perm: int = ACCESS_RO) -> View:
+        """``count`` cells of ``fmt`` at ``addr``: a live view, one store a cell. No map restricts ``perm`` here."""
         width = CELL.get(fmt)
         if width is None:
             raise LocalError(f"view format {fmt!r} is none of {', '.join(CELL)}")
@@ -211,8 +211,9 @@ class MappedMemory:
         self._readable: Final = tuple((lo, hi, b) for lo, hi, b, perm in banks if b is not None and perm & ACCESS_RO)
         self._writable: Final = tuple((lo, hi, b) for lo, hi, b, perm in banks if b is not None and perm & ACCESS_WO)
 
-    def view(self, addr: int, count: int, fmt: str) -> View:
-        return self.memory.view(self.key.translate(addr, count * CELL[fmt], ACCESS_RO), count, fmt)
+    def view(self, addr: int, count: int, fmt: str, perm: int = ACCESS_RO) -> View:
+        """Live cells; raises MemoryFaultError unless the key grants ``perm`` on all of them."""
+        return self.memory.view(self.key.translate(addr, count * CELL[fmt], perm), count, fmt, perm)
 
     def check(self, addr: int, length: int) -> None:
         self.memory.check(self.key.translate(addr, length, ACCESS_RO), length)

@@ -1,7 +1,8 @@
 """What a service with one virtio device a guest needs: links from guests, the link to the ITS, ticks, metrics.
 
 A device lives as long as its guest's process: it survives lost connections, and is made anew when the guest's epoch
-changes. Its MSIs go out over one link to the ITS, which all guests share.
+changes. Other roles (a VMM in a process of its own) come and go beside it. Its MSIs go out over one link to the ITS,
+which all guests share.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ D = TypeVar("D", bound=VirtioDevice)
 class Attachment(Generic[D]):
     """The device of one guest and the link that it is reached by. A LinkHandler."""
 
-    def __init__(self, guest: str, epoch: int, device_id: int, send_msi: Callable[[Message], None]) -> None:
+    def __init__(self, guest: str, epoch: int | None, device_id: int, send_msi: Callable[[Message], None]) -> None:
         self.guest = guest
+        #: of the guest's process; None while no guest has come for the device that another role had made
         self.epoch = epoch
         self.link: Link | None = None
         self.msi = MsiSource(guest, device_id, send_msi)
@@ -101,14 +103,26 @@ class DeviceService(Service[C], Generic[C, D]):
         return self.attach(hello)
 
     def attach(self, hello: Hello) -> Attachment[D]:
-        """The guest's device, made if there is none or if the guest started anew."""
+        """The device of ``hello.guest``, made if there is none or if the guest started anew.
+
+        Only the guest renews it. Another role is given the device that stands, or one that the guest which comes
+        first adopts; it is refused (RemoteError: it tries again) while it cannot be known whether the device stays,
+        because the guest is away and the peer belongs to another process than the guest did.
+        """
         if not hello.guest:
             raise RemoteError("guest", "", None, "a guest must say its name")
         attachment = self.attachments.get(hello.guest)
-        if attachment is None or attachment.epoch != hello.epoch:
+        is_guest = hello.role == "guest"
+        if attachment is not None and attachment.epoch is None and is_guest:
+            attachment.epoch = hello.epoch
+        same = attachment is not None and attachment.epoch in (None, hello.epoch)
+        if attachment is not None and not is_guest and not same and attachment.link is None:
+            raise RemoteError("guest", hello.guest, None, f"away: its device may not be the one for this {hello.role}")
+        if attachment is None or (is_guest and not same):
             if attachment is None and len(self.attachments) >= MAX_GUESTS:
                 raise RemoteError("guests", len(self.attachments) + 1, MAX_GUESTS)
-            attachment = Attachment(hello.guest, hello.epoch, self.config.device_id, self._send_msi)
+            epoch = hello.epoch if is_guest else None
+            attachment = Attachment(hello.guest, epoch, self.config.device_id, self._send_msi)
             attachment.device = self.make_device(attachment)
             self.attachments[hello.guest] = attachment
             self.measure(attachment)

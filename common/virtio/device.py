@@ -119,15 +119,14 @@ class VirtioDevice(ABC):
         self.features = 0
         self.config = bytearray()
         self.stats = DeviceStats()
-        self.queues: Final = [RemoteQueue(i, self._send) for i in range(len(queue_sizes))]
+        self.queues: Final = [RemoteQueue(i, lambda message: self.send(message)) for i in range(len(queue_sizes))]
         self.vectors: list[int | None] = [None] * len(queue_sizes)
+        #: EventID → the queue that had it first since the last reset
+        self._owners: dict[int, int] = {}
         self.ready: list[bool] = [False] * len(queue_sizes)
         #: queues that a port still holds from an earlier incarnation: they are attached to with REFETCH
         self.resumed: set[int] = set()
         self._table: Final = OPS | self.more_ops
-
-    def _send(self, message: Message) -> None:
-        self.send(message)
 
     @property
     def phase(self) -> Phase:
@@ -318,12 +317,11 @@ class VirtioDevice(ABC):
         self._vq(index)
         if not 0 <= event < 1 << 16:
             raise Refusal(errno.EINVAL, f"queue {index}: EventID {event} has more than 16 bits")
-        if any(other == event for i, other in enumerate(self.vectors) if i != index):
-            # interrupts are numbered per queue: a shared event would take one queue's for repeats of another's
+        if self._owners.setdefault(event, index) != index:
+            # interrupts are numbered per queue: an event that was another's would take this one's for repeats
             raise Refusal(errno.EBUSY, f"queue {index}: EventID {event} belongs to another queue")
         self.vectors[index] = event
-        number = self.queues[index].irq_number
-        if number:  # one that the port asked for before this incarnation knew the vector
+        if number := self.queues[index].irq_number:  # asked for before this incarnation knew the vector
             self.msi.raise_(event, number, self.clock())
 
     def op_set_vq_state(self, index: int, avail: int) -> None:
@@ -366,6 +364,8 @@ class VirtioDevice(ABC):
                 self.send(Destroy(queue.index))
             queue.reset()
         self.vectors = [None] * len(self.queues)
+        self._owners.clear()
+        self.msi.forget()
         self.ready = [False] * len(self.queues)
         self.resumed.clear()
         self.on_reset()

@@ -2,7 +2,8 @@
 
 An interrupt of which the write to GITS_TRANSLATER was lost (the ITS restarted, the event was not mapped yet) must not
 be lost for good. So each event has a number that only grows; the device keeps the highest raised and repeats it
-until the highest confirmed reaches it. Repeats are harmless: whoever has seen the number confirms it.
+until the highest confirmed reaches it, or until it is reset. Repeats are harmless: whoever has seen the number
+confirms it.
 """
 
 from __future__ import annotations
@@ -48,6 +49,11 @@ class MsiSource:
         """The guest took an LPI that covers ``event`` up to ``number``."""
         if number >= self._raised.get(event, 0):
             self._sent_at.pop(event, None)
+
+    def forget(self) -> None:
+        """The device was reset: its interrupts are nobody's any more, and none is sent again."""
+        self._raised.clear()
+        self._sent_at.clear()
 
     def tick(self, now: float) -> None:
         """Send again what has waited too long."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.errors import LocalError
+from common.memory import ACCESS_RW
 from common.virtio.features import MAX_QUEUE_SIZE
 from common.world import Memory, View
 
@@ -62,7 +63,10 @@ class SplitLayout:
 
 
 class SplitViews:
-    """The ring's memory as cells, shared by nobody in another width: see :class:`SplitLayout`."""
+    """The ring's memory as cells, shared by nobody in another width: see :class:`SplitLayout`.
+
+    A device writes its own area only (virtio 1.3 §2.7): a memory map must grant that, and reading of the others.
+    """
 
     __slots__ = ("addr", "avail", "avail_event", "half", "length", "used", "used_ring")
 
@@ -74,10 +78,10 @@ class SplitViews:
         #: flags, idx, ring[size], used_event
         self.avail: View = memory.view(layout.driver, 3 + size, "H")
         #: flags, idx
-        self.used: View = memory.view(layout.device, 2, "H")
+        self.used: View = memory.view(layout.device, 2, "H", ACCESS_RW)
         #: id, len of each element
-        self.used_ring: View = memory.view(layout.device + 4, 2 * size, "I")
-        self.avail_event: View = memory.view(layout.device + 4 + 8 * size, 1, "H")
+        self.used_ring: View = memory.view(layout.device + 4, 2 * size, "I", ACCESS_RW)
+        self.avail_event: View = memory.view(layout.device + 4 + 8 * size, 1, "H", ACCESS_RW)
 
 
 def need_event(event: int, new: int, old: int) -> bool:

@@ -9,7 +9,6 @@ device that restarted is given it again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from common.errors import LocalError, MemoryFaultError, RemoteError, RingError
@@ -18,7 +17,6 @@ from common.virtio.features import Feature
 from common.virtio.policy import PortPolicy
 from common.virtio.split_device import SplitDevice
 from common.virtio.split_layout import SplitLayout
-from common.virtio.visible import Visible
 from common.wire.limits import MAX_FRAME
 from common.wire.messages import (
     Avail,
@@ -36,60 +34,14 @@ from common.wire.messages import (
     Suspend,
     Used,
 )
-from common.world import Memory, Table, World
+from common.world import Memory, World
+from services.guest_driver.port_queue import PortQueue, PortStats
 
 #: Payload bytes after which an Avail frame is closed and another begun.
 _FRAME_PAYLOAD: Final = MAX_FRAME * 3 // 4
 #: Upper bounds of the msgpack overhead of a chain and of one of its segments.
 _CHAIN_OVERHEAD: Final = 16
 _SEGMENT_OVERHEAD: Final = 24
-
-
-@dataclass(slots=True)
-class PortStats:
-    """What a port counts, all queues together."""
-
-    kicks: int = 0
-    fetched: int = 0
-    used: int = 0
-    irqs: int = 0
-    resent: int = 0
-    rings_broken: int = 0
-
-
-class PortQueue:
-    """The queue object of one queue, and what outlives it."""
-
-    __slots__ = (
-        "again_sent",
-        "alive", "broken", "fault", "generation", "in_flight", "index", "irq_number", "kicked", "memory", "policy",
-        "resyncing", "ring", "suspended", "visible",
-    )  # fmt: skip
-
-    def __init__(self, world: World, index: int) -> None:
-        self.index: Final = index
-        #: None until the device first made the queue object
-        self.ring: SplitDevice | None = None
-        self.memory: MappedMemory | None = None
-        self.generation = 0
-        self.policy = 0
-        self.alive = False
-        self.suspended = False
-        #: the link came back and the device has not attached yet: answers that it sends may not fit, and are repeated
-        self.resyncing = False
-        self.broken = False
-        #: what this side told the device when it broke the queue
-        self.fault: Broken | None = None
-        #: a doorbell rang while nobody could look
-        self.kicked = False
-        #: head → (u16 avail index, segments, number of readable ones), in the order fetched
-        self.in_flight: Table[tuple[int, list[Segment], int]] = world.table()
-        #: chains given to a restarted device that its predecessor had been given
-        self.again_sent = 0
-        #: interrupts asked for since the queue first lived
-        self.irq_number = 0
-        #: since when used elements have been waiting for the driver
-        self.visible = Visible()
 
 
 class Port:
@@ -144,7 +96,7 @@ class Port:
         for queue in self.queues:
             if queue.fault is not None:
                 self.send(queue.fault)
-            elif queue.ring is not None and not queue.broken:
+            elif queue.ring is not None:
                 ring = queue.ring
                 self.send(
                     Resync(queue.index, ring.last_avail_idx, ring.used_idx, len(queue.in_flight), queue.irq_number)
@@ -184,9 +136,7 @@ class Port:
         elif isinstance(message, Broken):
             queue = self._queue(message.queue)
             if not queue.broken:  # a device repeats it after a reconnect
-                queue.alive = False
-                queue.broken = True
-                self.stats.rings_broken += 1
+                self._dead(queue, message)
 
     def _queue(self, index: int) -> PortQueue:
         if not 0 <= index < len(self.queues):
@@ -196,6 +146,8 @@ class Port:
     # --- the queue object ---------------------------------------------------------------------------------------------
 
     def _create(self, queue: PortQueue, message: Create) -> None:
+        if queue.broken:  # the device was told, or is told at the next link_up; only a reset makes it whole
+            return
         key = self.key_of(message.generation)
         if key is None:
             self._break(queue, RingError("create.generation", message.generation, None, "no such memory key"))
@@ -203,8 +155,6 @@ class Port:
         standing = queue.alive and queue.ring is not None
         queue.policy = message.policy
         queue.suspended = queue.resyncing = False
-        queue.broken = False
-        queue.fault = None
         if not (standing and queue.generation == message.generation):
             # mlx5 too makes a new object for a new key; chains that a restarted device must see again stay known
             self._make(queue, message, key)
@@ -217,8 +167,13 @@ class Port:
             self._fetch(queue)
 
     def _make(self, queue: PortQueue, message: Create, key: MemoryKey) -> None:
-        if message.policy & PortPolicy.REFETCH and queue.ring is not None:
-            avail = queue.ring.last_avail_idx
+        old = queue.ring
+        if old is not None and message.used != old.used_idx:
+            # from there the driver would be given stale elements, or wait for some that never come
+            self._break(queue, RingError("create.used", message.used, old.used_idx, "not where the used ring stands"))
+            return
+        if message.policy & PortPolicy.REFETCH and old is not None:
+            avail = old.last_avail_idx
         else:
             avail = message.index
             # handed back: the new object fetches them again
@@ -251,12 +206,18 @@ class Port:
         self.send(Saved(queue.index, ring.last_avail_idx, ring.used_idx, len(queue.in_flight)))
 
     def _break(self, queue: PortQueue, error: RemoteError) -> None:
-        """The guest's ring is malformed: this queue is dead until the device makes it again, others go on."""
+        """The queue cannot go on: tell the device."""
+        fault = Broken(queue.index, error.field, str(error))
+        self._dead(queue, fault)
+        self.send(fault)
+
+    def _dead(self, queue: PortQueue, fault: Broken) -> None:
+        """This queue is dead until the driver resets the device, others go on. It keeps why: a device that restarted
+        must not make it anew at index 0."""
         queue.alive = False
         queue.broken = True
-        queue.fault = Broken(queue.index, error.field, str(error))
+        queue.fault = fault
         self.stats.rings_broken += 1
-        self.send(queue.fault)
 
     # --- available: memory → device -----------------------------------------------------------------------------------
 

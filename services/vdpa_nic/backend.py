@@ -13,12 +13,12 @@ from typing import Final, Protocol
 class Backend(Protocol):
     """The far side of one NIC. Frames are bytes from the destination MAC on, without header and check sequence."""
 
-    #: frames that wait for receive buffers
-    backlog: deque[bytes]
+    #: frames that wait for receive buffers, and since when (monotonic seconds)
+    backlog: deque[tuple[bytes, float]]
     #: each transmitted frame makes one to receive: it leaves the transmit queue only when a buffer is there
     answers: bool
 
-    def transmit(self, frame: bytes) -> None:
+    def transmit(self, frame: bytes, now: float) -> None:
         """The driver sent ``frame``."""
         ...
 
@@ -33,10 +33,10 @@ class Echo:
     answers = True
 
     def __init__(self) -> None:
-        self.backlog: deque[bytes] = deque()
+        self.backlog: deque[tuple[bytes, float]] = deque()
 
-    def transmit(self, frame: bytes) -> None:
-        self.backlog.append(frame)
+    def transmit(self, frame: bytes, now: float) -> None:
+        self.backlog.append((frame, now))
 
     def tick(self, now: float) -> None:
         """An echo needs no clock."""
@@ -54,13 +54,13 @@ class Replay:
         self.frames: Final = frames
         self.rate: Final = rate
         self.limit: Final = limit
-        self.backlog: deque[bytes] = deque()
+        self.backlog: deque[tuple[bytes, float]] = deque()
         self.dropped = 0
         self.sunk = 0
         self._next = 0
         self._due: float | None = None
 
-    def transmit(self, frame: bytes) -> None:
+    def transmit(self, frame: bytes, now: float) -> None:
         self.sunk += 1
 
     def tick(self, now: float) -> None:
@@ -75,5 +75,5 @@ class Replay:
             self.dropped += count - room
             count = room
         for _ in range(count):
-            self.backlog.append(self.frames[self._next])
+            self.backlog.append((self.frames[self._next], now))
             self._next = (self._next + 1) % len(self.frames)

@@ -3,6 +3,10 @@
 A change of map goes as in mlx5: suspend every queue → each port says where it stands → what was fetched and not
 processed is handed back → the queue objects go → a key is made of the new map → new objects begin where the old ones
 stood. No frame is lost, because a frame leaves the transmit queue only together with its answer.
+
+A NIC that dies may drop a frame, never double it: what it took from the transmit queue is shown to the driver before
+what it put into the receive queue. So answers always leave transmit queue first, also after a lost connection, when
+no queue is attached before the port has said where all of them stand.
 """
 
 from __future__ import annotations
@@ -40,6 +44,8 @@ FEATURES: Final = mask(
 _CONFIG: Final = struct.Struct("<6sH")
 LINK_UP: Final = 1
 
+#: What a VMM may call: the rest is the driver's.
+VMM_OPS: Final = frozenset({"set_map", "get_generation"})
 #: More mappings than this in one map are refused.
 MAX_MAPPINGS: Final = 1024
 
@@ -105,7 +111,8 @@ class NicDevice(VirtioDevice):
         self.rx_buffers: deque[tuple[int, int]] = deque()
         #: the change of map under way: its call, the new key, the queues that have not said where they stand
         self._change: tuple[int, MemoryKey, set[int]] | None = None
-        #: queues of which the port will say by itself where they stand: the link is back, its Resync is not here yet
+        #: queues of which the port will say by itself where they stand: the link is back, its Resync is not here yet.
+        #: Nothing moves and no queue object is made as long as there are any.
         self._awaited: set[int] = set()
 
     # --- traffic ------------------------------------------------------------------------------------------------------
@@ -134,16 +141,22 @@ class NicDevice(VirtioDevice):
                 waiting.append((head, data[NET_HEADER_BYTES:], now))
 
     def batch_end(self) -> None:
+        if self._awaited:
+            return
         self.work()
-        super().batch_end()
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send the answers, those of the transmit queue first: a frame whose reception the driver has seen must not be
+        transmitted again if this NIC dies in between."""
+        for queue in reversed(self.queues):
+            self.stats.used += queue.flush()
 
     def work(self) -> None:
         """Move frames: a transmitted frame is completed together with what the back end makes of it."""
         if self._change is not None:
             return
         stats, backend, waiting = self.nic_stats, self.backend, self.tx_waiting
-        oldest = waiting[0][2] if waiting else 0.0
-        sent, received = stats.tx_frames, stats.rx_frames
         # nobody will ever receive again: frames go where they go on a NIC whose receive queue is off
         deaf = self.queues[RX].broken or not self.queues[RX].live
         while True:
@@ -157,21 +170,18 @@ class NicDevice(VirtioDevice):
             if not count:
                 break
             self._transmit(count)
-        if oldest and stats.tx_frames != sent:
-            waited = self.clock() - oldest
-            self.observe(TX, waited)
-            if stats.rx_frames != received:
-                self.observe(RX, waited)
 
     def _transmit(self, count: int) -> None:
         """Hand ``count`` waiting frames to the back end; an empty one stands for a malformed chain."""
         stats, popleft, transmit = self.nic_stats, self.tx_waiting.popleft, self.backend.transmit
+        now = self.clock()
+        self.observe(TX, now - self.tx_waiting[0][2])
         done = []
         for _ in range(count):
             head, frame, _ = popleft()
             done.append((head, b""))
             if frame:
-                transmit(frame)
+                transmit(frame, now)
                 stats.tx_frames += 1
                 stats.tx_bytes += len(frame)
         self.queues[TX].complete_batch(done)
@@ -181,8 +191,9 @@ class NicDevice(VirtioDevice):
         stats, backlog, buffers = self.nic_stats, self.backend.backlog, self.rx_buffers
         done = []
         size = 0
+        oldest = backlog[0][1]
         while backlog and buffers:
-            frame = backlog.popleft()
+            frame, _ = backlog.popleft()
             if NET_HEADER_BYTES + len(frame) > buffers[0][1]:
                 # §5.1.6.3.1: without MRG_RXBUF a frame that does not fit its buffer is dropped
                 stats.rx_too_long += 1
@@ -190,6 +201,8 @@ class NicDevice(VirtioDevice):
             done.append((buffers.popleft()[0], RX_PLAIN + frame))
             size += len(frame)
         self.queues[RX].complete_batch(done)
+        if done:
+            self.observe(RX, self.clock() - oldest)
         stats.rx_frames += len(done)
         stats.rx_bytes += size
 
@@ -210,26 +223,38 @@ class NicDevice(VirtioDevice):
     def _broke(self, queue: int, field: str, reason: str) -> None:
         super()._broke(queue, field, reason)
         (self.tx_waiting if queue == TX else self.rx_buffers).clear()
-        self._awaited.discard(queue)
+        self._heard_of(queue)
         self._stands(queue)  # a change of map does not wait for what is dead
 
     # --- the memory map -----------------------------------------------------------------------------------------------
 
     def vmm_frame(self, call: Any) -> None:
-        """A call of the VMM; ``set_map`` is answered when the new map is in force."""
+        """A call of the VMM, :data:`VMM_OPS` only; ``set_map`` is answered when the new map is in force."""
         self._vmm_call = call.seq
         answer = self.answer(call)
         self._vmm_call = None
         if answer.value is not _LATER:
             self.answer_vmm(answer)
 
+    def _call(self, name: str, args: list[Any]) -> Any:
+        if self._vmm_call is not None and name not in VMM_OPS:
+            raise Refusal(errno.EPERM, f"{name[:40]}: is the driver's to call")
+        return super()._call(name, args)
+
     def reconnected(self) -> None:
         """The guest's link is back; nothing was sent or received on it yet.
 
         From here until a queue's Resync the port must not be asked to suspend it: Resync says that it is, and an
-        answer on top of that would be taken for the answer to a later Suspend.
+        answer on top of that would be taken for the answer to a later Suspend. A change of map under way waits for
+        those Resyncs too, also of queues that had said where they stand: the port may have been attached since.
         """
-        self._awaited = {queue.index for queue in self.queues if queue.live and not queue.broken}
+        self._awaited = {q.index for q in self.queues if (q.live or q.index in self.resumed) and not q.broken}
+        if self._change is not None:
+            self._change[2].update(self._awaited)
+
+    def start(self) -> None:
+        if not self._awaited:  # else when the last Resync is in: the port may not stand where it stood
+            super().start()
 
     def op_get_generation(self) -> int:
         return self._key.generation if self._key is not None else 0
@@ -261,8 +286,9 @@ class NicDevice(VirtioDevice):
                 self.start()
             return None
         self._change = (self._vmm_call, key, live)
-        for index in sorted(live - self._awaited):
-            self.send(Suspend(index))
+        if not self._awaited:
+            for index in sorted(live):
+                self.send(Suspend(index))
         return _LATER
 
     def _refuse_map(self, code: int, reason: str) -> Refusal:
@@ -272,15 +298,30 @@ class NicDevice(VirtioDevice):
     def on_saved(self, message: Saved) -> None:
         self._stands(message.queue)
 
+    def _resync(self, message: Resync) -> None:
+        super()._resync(message)
+        self._heard_of(message.queue)
+
     def on_resynced(self, message: Resync) -> None:
-        self._awaited.discard(message.queue)
-        if self._change is None:
-            super().on_resynced(message)
-        else:
-            # the link went down in mid-change: where the port stands now is what Saved would have said. A queue that
-            # had said so before stays suspended too: attached, it would fetch under the key that is about to go.
-            self.queues[message.queue].flush()
-            self._stands(message.queue)
+        """Attached when all Resyncs are in."""
+
+    def _heard_of(self, index: int) -> None:
+        """The port said where queue ``index`` stands, or it is dead. After the last one all go on."""
+        if index not in self._awaited:
+            return
+        self._awaited.discard(index)
+        if self._awaited:
+            return
+        self._flush()
+        if self._change is not None:
+            # where the port stands is what Saved would have said; attached, it would fetch under the old key
+            self._finish()
+            return
+        for queue in reversed(self.queues):
+            if queue.live and not queue.broken and queue.key is not None:
+                queue.create(queue.key)
+        if self.phase == Phase.RUNNING:
+            self.start()
 
     def _stands(self, index: int) -> None:
         """Queue ``index`` fetches no more, and everything it had fetched has arrived."""
@@ -297,10 +338,10 @@ class NicDevice(VirtioDevice):
         seq, key, _ = self._change
         self._change = None
         self._key = key
+        self._flush()
         for queue in self.queues:
             if queue.live and not queue.broken:
                 self._hand_back(queue)
-                queue.flush()
                 self.send(Destroy(queue.index))
                 queue.create(key)
         self.nic_stats.map_changes += 1

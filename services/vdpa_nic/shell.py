@@ -19,7 +19,10 @@ from services.vdpa_nic.core import NicDevice
 
 
 class VmmLink:
-    """A LinkHandler: the VMM of one guest, that changes the memory map of its NIC."""
+    """A LinkHandler: the VMM of one guest, that changes the memory map of its NIC.
+
+    ``device_of`` gives the NIC that the guest has now.
+    """
 
     def __init__(self, device_of: Callable[[], NicDevice]) -> None:
         self._device_of = device_of
@@ -44,6 +47,11 @@ class VmmLink:
         if self._link is link:
             self._link = None
 
+    def guest_renewed(self) -> None:
+        """The guest has another NIC, which knows no map yet: a VMM says its map when it connects."""
+        if self._link is not None:
+            self._link.close("the guest started anew")
+
 
 class NicService(DeviceService[NicConfig, NicDevice]):
     """``ringmesh serve nic``."""
@@ -56,6 +64,8 @@ class NicService(DeviceService[NicConfig, NicDevice]):
         self._frames: list[bytes] = []
         #: guest → its number, kept when the guest starts anew: its NIC keeps its MAC
         self._numbers: dict[str, int] = {}
+        #: guest → the handler of its VMM's last link
+        self._vmms: dict[str, VmmLink] = {}
         backend = config.backend
         if backend.kind == "replay":
             try:
@@ -67,7 +77,8 @@ class NicService(DeviceService[NicConfig, NicDevice]):
     def accept(self, hello: Hello) -> LinkHandler:
         attachment = self.attach(hello)
         if hello.role == "vmm":
-            return VmmLink(lambda: attachment.device)
+            self._vmms[hello.guest] = vmm = VmmLink(lambda: self.attachments[hello.guest].device)
+            return vmm
         return attachment
 
     def _backend(self) -> Backend:
@@ -90,6 +101,9 @@ class NicService(DeviceService[NicConfig, NicDevice]):
             observe=self.observe,
         )
         attachment.on_up = device.reconnected
+        vmm = self._vmms.get(attachment.guest)
+        if vmm is not None:
+            vmm.guest_renewed()
         return device
 
     def measure(self, attachment: Attachment[NicDevice]) -> None:

@@ -197,6 +197,16 @@ def test_a_write_only_mapping_cannot_be_read() -> None:
         mapped.read(0, 1)
 
 
+def test_a_view_needs_the_access_that_it_asks_for() -> None:
+    mapped = MappedMemory(
+        GuestMemory(64), MemoryKey(MemoryMap([Mapping(0, 16, 0, ACCESS_RO), Mapping(16, 16, 16, ACCESS_WO)]), 1)
+    )
+    assert len(mapped.view(0, 8, "H")) == len(mapped.view(16, 8, "H", ACCESS_WO)) == 8
+    for addr, perm in ((0, ACCESS_WO), (0, ACCESS_RW), (16, ACCESS_RO), (16, ACCESS_RW)):
+        with pytest.raises(MemoryFaultError):
+            mapped.view(addr, 8, "H", perm)
+
+
 def test_the_identity_map_covers_every_region() -> None:
     memory = GuestMemory(16, 0x40)
     memory.add_region(0x100, 8)

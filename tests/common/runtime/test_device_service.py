@@ -199,6 +199,25 @@ async def test_guests_must_have_names_and_there_are_only_so_many(bench: Bench, m
     assert bench.service.attach(Hello(VERSION, "guest", "", 2, "a")) is not first, "one that starts anew has its place"
 
 
+async def test_only_the_guest_renews_its_device(bench: Bench) -> None:
+    attach = bench.service.attach
+    first = attach(Hello(VERSION, "vmm", "", 5, "a"))
+    made_for: list[int | None] = [first.epoch]
+    assert attach(Hello(VERSION, "vmm", "", 6, "a")) is first, "no guest has come yet"
+    assert attach(Hello(VERSION, "guest", "", 7, "a")) is first, "adopted"
+    made_for.append(first.epoch)
+    assert made_for == [None, 7]
+    assert attach(Hello(VERSION, "vmm", "", 7, "a")) is first, "of the guest's process"
+    with pytest.raises(RemoteError, match="away"):
+        attach(Hello(VERSION, "vmm", "", 8, "a"))
+    first.link = object.__new__(Link)
+    assert attach(Hello(VERSION, "vmm", "", 8, "a")) is first
+    first.link = None
+    second = attach(Hello(VERSION, "guest", "", 8, "a"))
+    assert second is not first
+    assert attach(Hello(VERSION, "vmm", "", 8, "a")) is second
+
+
 async def test_msis_until_they_are_confirmed(bench: Bench) -> None:
     _, guest = await bench.guest("vm", 1)
     guest.send(Irq(0, 1))

@@ -88,14 +88,21 @@ async def test_event_wakes_everybody_and_stays_set(world: AsyncWorld) -> None:
     assert not event.is_set()
 
 
-async def test_an_event_set_and_cleared_at_once_still_wakes_its_waiters(world: AsyncWorld) -> None:
+async def test_an_event_cleared_before_its_waiters_run_is_waited_for_again(world: AsyncWorld) -> None:
     event = world.event()
-    wait = asyncio.create_task(event.wait())
+    waits = [asyncio.create_task(event.wait(timeout)) for timeout in (None, GUARD, 0.02)]
     await asyncio.sleep(0)
     event.set()
     event.clear()
     async with asyncio.timeout(GUARD):
-        assert await wait is True
+        assert await waits[2] is False, "for what was left of its time"
+    assert not waits[0].done()
+    assert not waits[1].done()
+    event.set()
+    async with asyncio.timeout(GUARD):
+        assert await asyncio.gather(*waits[:2]) == [True, True]
+    assert event._waiters == []
+    assert world._timed == {}
 
 
 async def test_time_outs_are_return_values_served_by_one_sweep(world: AsyncWorld) -> None:

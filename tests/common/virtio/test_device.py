@@ -202,7 +202,32 @@ def test_two_queues_cannot_share_an_event() -> None:
     assert refused(device, "set_vq_cb", 1, 40) == errno.EBUSY
     call(device, "set_vq_cb", 1, 41)
     call(device, "set_vq_cb", 1, 50)
+
+
+def test_an_event_stays_with_its_first_queue_until_the_reset() -> None:
+    """The numbers that its first queue raised would have the next one's taken for repeats."""
+    device, _, msis = running()
+    device.frame(Irq(1, 1000))
+    call(device, "set_vq_cb", 1, 50)
+    assert refused(device, "set_vq_cb", 0, 41) == errno.EBUSY
+    call(device, "set_vq_cb", 1, 41)
+    call(device, "set_status", 0)
+    configure(device, LAYOUTS[:1])
     call(device, "set_vq_cb", 0, 41)
+    msis.clear()
+    device.frame(Irq(0, 1))
+    assert msis == [Msi("vm", 7, 41, 1)]
+
+
+def test_a_reset_device_sends_no_interrupt_again() -> None:
+    device, _, msis = running()
+    device.frame(Irq(0, 1))
+    assert device.msi.unconfirmed == 1
+    call(device, "set_status", 0)
+    msis.clear()
+    device.msi.tick(1000.0)
+    device.msi.resend_all(1000.0)
+    assert (msis, device.msi.unconfirmed) == ([], 0)
 
 
 def test_reads() -> None:

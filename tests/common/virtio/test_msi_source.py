@@ -54,3 +54,15 @@ def test_a_confirmation_of_what_was_never_raised_is_forgotten() -> None:
     assert (msi.unconfirmed, sent) == (0, [])
     msi.raise_(3, 1, 0.0)
     assert msi.unconfirmed == 1
+
+
+def test_what_is_forgotten_is_not_sent_again_and_numbers_begin_anew() -> None:
+    msi, sent = make()
+    msi.raise_(1, 9, 0.0)
+    msi.forget()
+    msi.tick(99.0)
+    msi.resend_all(99.0)
+    assert (len(sent), msi.unconfirmed) == (1, 0)
+    msi.done(1, 9)  # on its way when the device was reset
+    msi.raise_(1, 1, 99.0)
+    assert sent[1:] == [Msi("vm", 5, 1, 1)]

@@ -594,7 +594,7 @@ def test_a_new_object_that_refetches_gives_each_chain_once() -> None:
     assert rig.heads() == [2]
 
 
-def test_a_broken_ring_is_told_again_after_a_reconnect_until_it_is_made_again() -> None:
+def test_a_broken_ring_is_told_again_after_a_reconnect_until_it_is_reset() -> None:
     rig = Rig()
     rig.create()
     rig.memory.write(LAYOUT.driver + 2, b"\xff\0")
@@ -609,14 +609,78 @@ def test_a_broken_ring_is_told_again_after_a_reconnect_until_it_is_made_again() 
     assert rig.take() == told
     rig.memory.write(LAYOUT.driver + 2, b"\0\0")
     rig.create()
+    assert rig.queue.broken
+    assert rig.take() == [], "on its way when the queue broke"
+    rig.port.reset()
+    rig.create()
     assert not rig.queue.broken
     rig.port.link_up()
     assert [type(m) for m in rig.take()] == [Resync]
     for _ in range(2):
         rig.port.frame(Broken(0, "x", "y"))
     assert rig.port.stats.rings_broken == 2
+
+
+def test_a_restarted_device_is_told_of_the_queue_that_its_predecessor_broke() -> None:
+    """It would make the queue anew at index 0 and be given what has long been used."""
+    rig = Rig()
+    rig.add(0x100)
+    rig.create()
+    rig.port.frame(Used(0, 0, [(0, b"")]))
+    rig.port.frame(Broken(0, "chain", "too long"))
+    rig.take()
+    rig.port.link_down()
     rig.port.link_up()
-    assert rig.take() == [], "the device knows"
+    assert rig.take() == [Broken(0, "chain", "too long")]
+    rig.create()
+    assert rig.take() == []
+    assert not rig.queue.alive
+
+
+def test_a_used_index_that_is_not_the_rings_breaks_the_queue() -> None:
+    rig = Rig()
+    rig.add(0x100)
+    rig.create()
+    rig.port.frame(Used(0, 0, [(0, b"")]))
+    rig.keys[2] = identity_key(rig.memory, 2)
+    rig.take()
+    rig.port.frame(Destroy(0))
+    rig.create(index=1, used=0, generation=2)
+    broken = rig.take()[-1]
+    assert isinstance(broken, Broken)
+    assert broken.field == "create.used"
+    assert not rig.queue.alive
+    assert rig.driver.get_bufs(4) == [(0x101, 0)]
+
+
+def test_the_device_area_must_be_writable_and_the_others_readable() -> None:
+    page = 0x1000
+    at = SplitLayout(4, page, 2 * page, 3 * page)
+    for perms, breaks in (((1, 1, 3), False), ((1, 1, 1), True), ((1, 1, 2), True), ((2, 1, 3), True)):
+        rig = Rig()
+        maps = [Mapping(n * page, page, n * page, perm) for n, perm in enumerate(perms, 1)]
+        rig.keys[1] = MemoryKey(MemoryMap(maps), 1)
+        rig.port.frame(Create(0, 1, 0, 0, 4, at.desc, at.driver, at.device, 0, int(DEFAULT_POLICY)))
+        assert rig.queue.broken is breaks, perms
+
+
+def test_the_device_may_kick_and_have_its_place_saved() -> None:
+    """Save is no Suspend: the queue goes on."""
+    rig = Rig(policy=PortPolicy.READ_AT_KICK)
+    rig.create()
+    rig.add(0x100)
+    rig.port.frame(Kick(0))
+    assert rig.heads() == [0]
+    rig.port.frame(Save(0))
+    assert rig.take() == [Saved(0, 1, 0, 1)]
+    rig.add(0x200)
+    rig.port.frame(Kick(0))
+    assert rig.heads() == [1]
+    rig.port.frame(Suspend(0))
+    rig.take()
+    rig.add(0x300)
+    rig.port.frame(Kick(0))
+    assert rig.heads() == [], "suspended"
 
 
 @pytest.mark.parametrize(
@@ -626,6 +690,7 @@ def test_areas_where_no_queue_can_be(areas: tuple[int, int, int]) -> None:
     rig = Rig()
     rig.port.frame(Create(0, 1, 0, 0, 4, *areas, 0, 7))
     assert [type(m) for m in rig.take()] == [Broken]
+    rig.port.reset()
     rig.port.frame(Create(0, 9, 0, 0, 4, 0x1000, 0x2000, 0x3000, 0, 7))
     broken = rig.take()[0]
     assert isinstance(broken, Broken)

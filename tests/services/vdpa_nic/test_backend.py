@@ -11,9 +11,9 @@ from services.vdpa_nic.backend import Echo, Replay
 def test_echo() -> None:
     echo = Echo()
     for frame in (b"a", b"b", b"a"):
-        echo.transmit(frame)
+        echo.transmit(frame, 2.0)
     echo.tick(5.0)
-    assert list(echo.backlog) == [b"a", b"b", b"a"]
+    assert list(echo.backlog) == [(b"a", 2.0), (b"b", 2.0), (b"a", 2.0)]
     assert echo.answers
 
 
@@ -24,7 +24,7 @@ def test_replay_goes_round_at_its_rate() -> None:
     replay.tick(100.05)
     assert not replay.backlog
     replay.tick(100.75)
-    assert b"".join(replay.backlog) == b"0120120"
+    assert b"".join(frame for frame, _ in replay.backlog) == b"0120120"
     assert not replay.answers
 
 
@@ -37,8 +37,8 @@ def test_replay_drops_what_nobody_fetches() -> None:
     assert (len(replay.backlog), replay.dropped) == (3, 17)
     replay.backlog.popleft()
     replay.tick(2.15)
-    assert b"".join(replay.backlog) == b"101", "goes on where it stopped"
-    replay.transmit(b"x")
+    assert b"".join(frame for frame, _ in replay.backlog) == b"101", "goes on where it stopped"
+    replay.transmit(b"x", 9.0)
     assert replay.sunk == 1
 
 

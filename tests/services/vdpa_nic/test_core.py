@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from common.errors import RemoteError
 from common.virtio.features import DESC_F_WRITE, Status
 from common.virtio.net_header import MAX_ETHERNET, NET_HEADER_BYTES, TX_PLAIN
-from common.wire.messages import Avail, Broken, Call, Create, Destroy, Notice, Resync, Return, Saved, Suspend
+from common.wire.messages import Avail, Broken, Call, Create, Destroy, Notice, Resync, Return, Saved, Suspend, Used
 from services.guest_driver.net import BUFFER_BYTES, RX, TX
 from services.vdpa_nic.backend import Echo, Replay
 from services.vdpa_nic.core import MAX_MAPPINGS
@@ -220,6 +220,36 @@ def test_an_echo_waits_for_a_buffer() -> None:
     assert rig.ledger.outstanding == 0
 
 
+def test_how_long_frames_waited_on_each_side() -> None:
+    """tx0: from the chain's arrival to the back end; rx0: from the back end to a buffer."""
+    rig = Rig(size=4, backend=Replay([b"r" * 60], rate=10.0, limit=2))
+    rig.set_map()
+    rig.connect()
+    rig.settle()
+    rig.send(2)
+    rig.now += 0.25
+    rig.step("device")
+    assert rig.observed == [(TX, 0.0)]
+    rig.device.tick(rig.now)
+    rig.now += 0.5
+    rig.device.tick(rig.now)  # two frames are there, and no buffer
+    rig.now += 2.0
+    rig.net.start()
+    rig.settle()
+    assert rig.observed == [(TX, 0.0), (RX, 2.0)]
+
+    rig = Rig(size=4)
+    rig.set_map()
+    rig.connect()
+    rig.settle()
+    rig.send(2)
+    rig.settle()
+    rig.now += 1.5
+    rig.net.start()  # an echo keeps what is sent until there are buffers
+    rig.settle()
+    assert rig.observed[:2] == [(TX, 1.5), (RX, 0.0)]
+
+
 def test_a_replay_plays_and_sinks() -> None:
     frames = [bytes([n]) * 60 for n in range(3)]
     rig = Rig(size=4, backend=Replay(frames, rate=100.0, limit=5)).start()
@@ -365,6 +395,15 @@ def test_the_map_is_not_the_drivers_to_change() -> None:
     assert rig.device._change is None
 
 
+@pytest.mark.parametrize("op", ["set_status", "get_status", "set_vq_num", "no_such_thing"])
+def test_a_vmm_sets_maps_and_nothing_else(op: str) -> None:
+    rig = running()
+    answer = rig.vmm(op, 0)
+    assert answer is not None
+    assert answer.errno == errno.EPERM
+    assert rig.device.status == 15
+
+
 def test_a_second_change_while_one_is_under_way() -> None:
     rig = running()
     assert rig.set_map() is None
@@ -486,6 +525,121 @@ def test_two_changes_around_a_reconnect() -> None:
     assert rig.alarms == []
     assert rig.ledger.outstanding == 0
     assert rig.device.op_get_generation() == 3
+
+
+def test_a_change_over_two_lost_links() -> None:
+    """A queue that had said where it stands may have been attached by the connection in between."""
+    rig = Rig(size=2).start()
+    rig.disconnect()
+    rig.connect()
+    rig.send(1)  # kicked while suspended
+    rig.step("device", 1)
+    assert rig.set_map() is None, "between the two Resyncs"
+    rig.step("device", 1)
+    rig.disconnect()
+    rig.connect()
+    rig.settle()
+    assert rig.alarms == []
+    assert rig.to_vmm[-1] == Return(1002, 0)
+    assert rig.ledger.outstanding == 0
+
+
+def test_a_change_waits_for_every_resync_whatever_was_said_before() -> None:
+    rig = running()
+    assert rig.set_map() is None
+    rig.step("port")
+    rig.step("device", 1)  # the receive queue has said where it stands
+    rig.disconnect()
+    rig.connect()
+    rig.device.frame(Broken(TX, "head", "while the link was down"))
+    assert rig.device._change is not None, "the receive queue's Resync is not here"
+    rig.settle()
+    assert rig.to_vmm[-1] == Return(1002, 0)
+    assert rig.device.queues[RX].in_hand == rig.size
+
+
+def test_a_resync_that_cannot_be_leaves_the_other_queue_attached() -> None:
+    rig = running()
+    rig.disconnect()
+    rig.connect()
+    rig.step("device", 1)
+    assert isinstance(rig.to_device.popleft(), Resync)
+    rig.device.frame(Resync(TX, 0, 999, 0, 0))
+    assert [m.queue for m in rig.to_port if isinstance(m, Create)] == [RX]
+    rig.settle()
+    assert rig.device.queues[RX].in_hand == rig.size
+
+
+def test_no_queue_is_attached_before_all_have_said_where_they_stand() -> None:
+    rig = running()
+    rig.disconnect()
+    rig.connect()
+    rig.step("device", 1)
+    assert not rig.to_port
+    rig.step("device", 1)
+    assert [m.queue for m in rig.to_port if isinstance(m, Create)] == [TX, RX]
+
+
+def test_two_maps_before_the_resyncs_of_a_restarted_nic() -> None:
+    rig = Rig(size=4, event_idx=False).start()
+    rig.restart()
+    rig.connect()
+    rig.settle()
+    assert rig.device.status == 15, "and no map yet"
+    rig.disconnect()
+    rig.connect()
+    rig.vmm("set_map", *rig.space.set_map_args(rig.space._keys[1]))
+    assert not any(isinstance(m, Create) for m in rig.to_port)
+    rig.set_map()
+    rig.settle()
+    assert rig.alarms == []
+    assert rig.device.queues[RX].in_hand == 4
+    rig.send(4)
+    rig.settle()
+    assert rig.ledger.outstanding == 0
+
+
+@pytest.mark.parametrize("delivered", [0, 1, 2])
+def test_a_nic_that_dies_between_its_answers_drops_and_never_doubles(delivered: int) -> None:
+    rig = Rig(event_idx=False).start()
+    rig.send(3)
+    rig.step("device", 1)
+    rig.step("port", delivered)
+    rig.interrupts()
+    rig.restart()
+    rig.connect()
+    rig.vmm("set_map", *rig.space.set_map_args(rig.space._keys[1]))
+    rig.settle()
+    ledger = rig.ledger
+    assert ledger.close() == 0
+    assert (ledger.duplicated, ledger.re_executed) == (0, 0)
+    assert ledger.reset_dropped == (3 if delivered == 1 else 0)
+
+
+def test_answers_repeated_after_a_lost_link_leave_transmit_first() -> None:
+    rig = running()
+    rig.send(3)
+    rig.step("device")
+    assert [m.queue for m in rig.to_port if isinstance(m, Used)] == [TX, RX]
+    rig.disconnect()
+    rig.connect()
+    rig.step("device", 1)
+    assert not rig.to_port, "the receive queue's have to wait"
+    rig.step("device")
+    assert [m.queue for m in rig.to_port if isinstance(m, Used)] == [TX, RX]
+
+
+def test_answers_before_a_change_of_map_leave_transmit_first() -> None:
+    rig = running()
+    rig.send(3)
+    rig.step("device")
+    rig.disconnect()
+    assert rig.set_map() is None
+    rig.connect()
+    rig.step("device", 2)
+    assert [m.queue for m in rig.to_port if isinstance(m, Used)] == [TX, RX]
+    rig.settle()
+    assert rig.ledger.outstanding == 0
 
 
 def test_a_reset_in_mid_change_ends_it() -> None:

@@ -10,8 +10,10 @@ import pytest
 
 from common.errors import CallError, ConfigError
 from common.runtime.config import PeerConfig
+from common.runtime.link import Link
+from common.wire.messages import VERSION, Hello
 from services.vdpa_nic.config import BackendConfig, NicConfig
-from services.vdpa_nic.shell import NicService
+from services.vdpa_nic.shell import NicService, VmmLink
 from tests.services.guest_driver.mesh_rig import Mesh, stop_all, until, within
 
 
@@ -61,13 +63,44 @@ async def test_the_vmm_is_answered_over_its_own_link() -> None:
     assert caught.value.errno == errno.EPERM
     with pytest.raises(CallError) as caught:
         await within(guest.vmm.calls.call("no_such_thing"))
-    assert caught.value.errno == errno.EOPNOTSUPP
+    assert caught.value.errno == errno.EPERM
     mesh.cut("nic", "vmm")
     device = mesh.services["nic"].attachments["guest0"].device
     await until(lambda: guest._clients[2].link is None)
     device.answer_vmm(None)  # nobody hears it
     await until(lambda: guest._clients[2].link is not None)
     await within(guest.vmm.change_map())
+    assert await mesh.stop() == [0] * 4
+
+
+def test_a_vmm_in_its_own_process_takes_the_nic_that_stands() -> None:
+    service = NicService(NicConfig(its=PeerConfig(port=1)))
+    guest = service.accept(Hello(VERSION, "guest", "", 111, "vm"))
+    device = service.attachments["vm"].device
+    service.attachments["vm"].link_up(object.__new__(Link))
+    vmm = service.accept(Hello(VERSION, "vmm", "", 222, "vm"))
+    assert isinstance(vmm, VmmLink)
+    assert vmm._device_of() is device is service.attachments["vm"].device
+    assert service.accept(Hello(VERSION, "guest", "", 111, "vm")) is guest
+    again = service.accept(Hello(VERSION, "guest", "", 112, "vm"))
+    assert again is not guest
+    assert vmm._device_of() is service.attachments["vm"].device is not device
+
+
+async def test_a_vmm_connects_again_when_its_guest_started_anew() -> None:
+    """The new NIC has no map: the VMM says its map when it connects."""
+    mesh = Mesh(map_seconds=0.0, inv_seconds=0.0, scmi_workers=0)
+    await mesh.start()
+    nic = mesh.services["nic"]
+    client = mesh.guest._clients[2]
+    before = client.link
+    assert before is not None
+    to_guest = nic.attachments["guest0"].link
+    nic.accept(Hello(VERSION, "guest", "", 1, "guest0"))
+    nic.attachments["guest0"].link = to_guest  # it is there; otherwise its VMM would have to wait for it
+    device = nic.attachments["guest0"].device
+    await until(lambda: device.op_get_generation() == 1)
+    assert client.link is not before
     assert await mesh.stop() == [0] * 4
 
 
