@@ -11,6 +11,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
 import typer
 from typer.core import TyperGroup
@@ -35,7 +36,6 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="ringmesh",
     cls=_Commands,
-    help="A virtualised Arm platform as a mesh of asyncio services: guest driver, SCMI firmware, vDPA NIC, GIC ITS.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -45,6 +45,26 @@ capture_app = typer.Typer(help="Frames of a service's links: record, show.", no_
 app.add_typer(capture_app, name="capture")
 # what --help lists; _Commands puts the real one in its place
 app.add_typer(typer.Typer(help="Races on the shipped code: list, run, replay."), name="lab")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(f"ringmesh {version('ringmesh')}")
+        except PackageNotFoundError:
+            raise _fail(ConfigError("--version", "", "ringmesh is not installed; `make run` does that")) from None
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A virtualised Arm platform as a mesh of asyncio services: guest driver, SCMI firmware, vDPA NIC, GIC ITS."""
 
 
 class Role(StrEnum):
@@ -72,6 +92,17 @@ def _finite(seconds: float) -> float:
     if not math.isfinite(seconds):
         raise typer.BadParameter(f"{seconds} is not a length of time; `ringmesh up` runs until Ctrl-C")
     return seconds
+
+
+def _url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # of the port
+        good = False
+    if not good:
+        raise typer.BadParameter(f"{text!r} is not a URL of the form http://HOST:PORT")
+    return text
 
 
 Seconds = typer.Option(min=0.1, callback=_finite, help="How long.")
@@ -126,7 +157,7 @@ def _run_mesh(seconds: float, guests: int, board: Path | None, report: Path | No
     from services.mesh.run import run as run_mesh
 
     try:
-        code = asyncio.run(run_mesh(RunOptions(seconds, guests, board, report, _settings(pairs))))
+        code = asyncio.run(run_mesh(RunOptions(seconds, guests, board, report, _settings(pairs), os.environ)))
     except RingmeshError as error:
         raise _fail(error) from None
     raise typer.Exit(code)
@@ -181,6 +212,7 @@ def _serve(role: Role) -> Callable[[Path | None], int]:
 def bench(
     json: Annotated[Path | None, typer.Option(help="Write the figures to FILE as JSON.", metavar="FILE")] = None,
     only: Annotated[str | None, typer.Option(help="Run the benchmarks whose name contains this.")] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Print also where the time of the mesh goes.")] = False,
 ) -> None:
     """Run the benchmarks of tests/bench, each beside its baseline in the same minute."""
     script = Path(__file__).resolve().parents[1] / "tests" / "bench" / "run.py"
@@ -189,12 +221,13 @@ def bench(
     command = [sys.executable, str(script)]
     command += ["--json", str(json)] if json else []
     command += ["--only", only] if only else []
+    command += ["--profile"] if profile else []
     raise typer.Exit(subprocess.run(command, check=False).returncode)
 
 
 @capture_app.command("record")
 def capture_record(
-    admin: Annotated[str, typer.Argument(help="Admin URL of a service, as `ringmesh run` prints it.")],
+    admin: Annotated[str, typer.Argument(callback=_url, help="Admin URL of a service, as `ringmesh run` prints it.")],
     out: Annotated[Path, typer.Argument(help="File to write: a msgpack stream of [time, link, direction, frame].")],
     link: Link = "",
     direction: Dir = None,
@@ -219,12 +252,16 @@ def capture_show(
     tag: Annotated[str, typer.Option(help="Only messages with this tag (avail, used, msi …).")] = "",
     queue: Annotated[int | None, typer.Option(help="Only messages about this queue.")] = None,
 ) -> None:
-    """Print a capture, one line a frame."""
+    """Print a capture, one line a frame. A reader that has seen enough (``| head``) ends it."""
     from common.runtime.recording import Filter, show
 
     try:
         for line in show(path, Filter(link=link, direction=direction or "", tag=tag, queue=queue)):
             typer.echo(line)
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # what is left in the buffer must not fail again at exit
+        os.close(nowhere)
     except (RingmeshError, OSError) as error:
         raise _fail(error) from None
 

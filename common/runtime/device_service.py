@@ -93,8 +93,12 @@ class DeviceService(Service[C], Generic[C, D]):
         self.metrics.gauge("ringmesh_guests", "Guests that have a device here.", fn=lambda: len(self.attachments))
         self.world.spawn("tick", self._ticks())
 
-    def _depth_of(self, index: int) -> Callable[[], int]:
-        return lambda: sum(a.device.queues[index].in_hand for a in self.attachments.values())
+    def _depth_of(self, index: int) -> Callable[[], float]:
+        def depth() -> float:
+            queues = [attachment.device.queues[index] for attachment in self.attachments.values()]
+            return sum(queue.depth.read(queue.in_hand) for queue in queues)
+
+        return depth
 
     # --- guests -------------------------------------------------------------------------------------------------------
 

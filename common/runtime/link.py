@@ -273,7 +273,14 @@ class LinkClient:
                 failures += 1
                 if failures & (failures - 1) == 0:  # the 1st, 2nd, 4th, 8th … in a row
                     log = self._book.log
-                    log.warning("cannot connect", link=self.peer, peer=self.address, reason=reason, failures=failures)
+                    log.warning(
+                        "cannot connect",
+                        role=self.hello.role,  # a guest process connects as guest and as vmm
+                        link=self.peer,
+                        peer=self.address,
+                        reason=reason,
+                        failures=failures,
+                    )
             await asyncio.sleep(delay * self._rng.uniform(0.75, 1.25))
             delay = min(delay * 2, RETRY_CAP)
 

@@ -111,7 +111,12 @@ class Metrics(Collector):
         GCCollector(registry=self.registry)
         self.registry.register(self)
         # Present from the first scrape, with or without a queue, so that dashboards never meet an unknown name.
-        self._family("ringmesh_queue_depth", "Entries that wait in a queue now.", "gauge", ("queue",))
+        self._family(
+            "ringmesh_queue_depth",
+            "Entries in a queue: the mean since the scrape before; what it holds now, where nothing came or went.",
+            "gauge",
+            ("queue",),
+        )
         self._family(
             "ringmesh_poll_latency_seconds",
             "Time from when work became visible in a queue until it was taken.",
@@ -158,7 +163,7 @@ class Metrics(Collector):
             field_text = f"{text.rstrip('.')}: {field.replace('_', ' ')}."
             self._sample(name, field_text, "counter", labels, partial(_Field, stats, field)).replace(stats)
 
-    def queue(self, queue: str, depth: Callable[[], int]) -> Histogram:
+    def queue(self, queue: str, depth: Callable[[], float]) -> Histogram:
         """Register a queue: its depth is asked at each scrape; the histogram returned takes its poll latencies."""
         self.gauge("ringmesh_queue_depth", self._families["ringmesh_queue_depth"].text, depth, queue=queue)
         name = "ringmesh_poll_latency_seconds"

@@ -92,17 +92,22 @@ class AsyncEvent:
         if self._set:
             return True
         world = self._world
-        waiter: asyncio.Future[bool] = world.loop.create_future()
-        self._waiters.append(waiter)
-        if timeout is not None:
-            world.expire(waiter, timeout)
-        try:
-            return await waiter
-        finally:
+        expires = 0.0 if timeout is None else world.clock() + timeout
+        while True:
+            waiter: asyncio.Future[bool] = world.loop.create_future()
+            self._waiters.append(waiter)
             if timeout is not None:
-                world.forget(waiter)
-            if waiter in self._waiters:  # expired or cancelled: set() has not emptied the list
-                self._waiters.remove(waiter)
+                world.expire(waiter, expires)
+            try:
+                woken = await waiter
+            finally:
+                if timeout is not None:
+                    world.forget(waiter)
+                if waiter in self._waiters:  # expired or cancelled: set() has not emptied the list
+                    self._waiters.remove(waiter)
+            # what counts is the flag now: set and cleared again before this task ran, it waits on
+            if self._set or not woken:
+                return self._set
 
 
 class AsyncDeadline:
@@ -225,9 +230,9 @@ class AsyncWorld(World):
 
     # --- for the waits of this world ----------------------------------------------------------------------------
 
-    def expire(self, waiter: asyncio.Future[bool], timeout: float) -> None:
-        """Resolve ``waiter`` with False at the first sweep ``timeout`` seconds from now."""
-        self._timed[waiter] = self.clock() + timeout
+    def expire(self, waiter: asyncio.Future[bool], at: float) -> None:
+        """Resolve ``waiter`` with False at the first sweep from ``at`` (seconds of the clock) on."""
+        self._timed[waiter] = at
         if self._sweeper is None:
             self._arm(WAIT_SWEEP)
 

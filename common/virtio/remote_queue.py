@@ -13,6 +13,7 @@ from typing import Final
 
 from common.errors import LocalError, MemoryFaultError, RingError
 from common.memory import ACCESS_RO, ACCESS_WO, MemoryKey
+from common.virtio.depth import Depth
 from common.virtio.features import DESC_F_WRITE
 from common.virtio.policy import DEFAULT_POLICY, PortPolicy
 from common.wire.limits import MAX_FRAME
@@ -34,7 +35,7 @@ class RemoteQueue:
 
     __slots__ = (
         "_answers", "_batch", "_batch_first", "_in_hand", "_unseen", "again", "areas", "broken", "confirmed_idx",
-        "features", "index", "irq_number", "key", "live", "next_idx", "policy", "send", "size", "used_idx",
+        "depth", "features", "index", "irq_number", "key", "live", "next_idx", "policy", "send", "size", "used_idx",
     )  # fmt: skip
 
     def __init__(self, index: int, send: Callable[[Message], None]) -> None:
@@ -57,6 +58,8 @@ class RemoteQueue:
         self.confirmed_idx = 0
         #: the last interrupt number that the port asked for
         self.irq_number = 0
+        #: chains in hand, as arrivals and answers left them
+        self.depth: Final = Depth()
         #: heads that came marked ``again``: an earlier incarnation of this device may have processed them
         self.again: set[int] = set()
         #: head → u16 avail index of each chain received and not answered
@@ -156,6 +159,7 @@ class RemoteQueue:
         flying = len(in_hand) + len(self._answers)
         if flying > self.size:
             raise self._fail("avail.chains", flying, self.size, "more chains in flight than the queue has entries")
+        self.depth.seen(len(in_hand))
         return chains
 
     def _take(self, chain: Chain, place: int) -> None:
@@ -252,6 +256,7 @@ class RemoteQueue:
         if not batch:
             return 0
         self._batch = []
+        self.depth.seen(len(self._in_hand))
         first = self._batch_first
         total = 0
         for _, written in batch:

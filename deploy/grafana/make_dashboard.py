@@ -86,7 +86,7 @@ PANELS: Final = (
         "stat", 6, 4, alarm=1,
     ),
     Panel(
-        "Queue depth", "Entries that wait in each queue. Buffers that the driver posted ahead count at the guest.",
+        "Queue depth", "Entries in each queue, mean between two scrapes. Buffers that the driver posted ahead count.",
         "short", [Query("sum by (service, queue) (ringmesh_queue_depth)", "{{service}} {{queue}}")], width=24,
     ),
     Panel(

@@ -36,6 +36,7 @@ from common.gic.registers import (
     TYPE_DEVICES,
 )
 from common.registers import Register, RegisterFile
+from common.virtio.depth import Depth
 from common.world import Table, World
 from services.gic_its.commands import Commands, Limits
 from services.gic_its.delivery import Deliver, Delivery, Done
@@ -71,8 +72,8 @@ class Its:
     """
 
     __slots__ = (
-        "_commands", "_delivery", "_dma", "_events", "_frames", "commands", "control", "errors", "mutex", "profile",
-        "redistributors", "registers", "stats",
+        "_commands", "_delivery", "_dma", "_events", "_frames", "commands", "control", "depth", "errors", "mutex",
+        "profile", "redistributors", "registers", "stats",
     )  # fmt: skip
 
     def __init__(
@@ -93,6 +94,8 @@ class Its:
         self.errors: Final = world.new(ErrorStats)
         self.control: Final = world.new(Control)
         self.mutex: Final = world.mutex()
+        #: Commands in the queue, as CWRITER and CREADR left them.
+        self.depth: Final = Depth()
         guarded = GuardedDma(dma, self.control)
         self._dma: Final = guarded
         self._delivery: Final = Delivery(self.control, self.stats, deliver, done)
@@ -297,6 +300,7 @@ class Its:
         size = self._queue_size()
         end = registers.get("GITS_CWRITER")
         at = registers.get("GITS_CREADR")
+        self.depth.seen(self.queued)
         while control.enabled and at != end:
             length = min((end if end > at else size) - at, SLICE)
             data = await self._fetch(base + at, length)
@@ -309,6 +313,7 @@ class Its:
                     break
             control.work = 0
             at = 0 if at == size else at
+        self.depth.seen(self.queued)
 
     async def _fetch(self, addr: int, length: int) -> bytes | None:
         """A slice of the queue; None where it cannot be read: KVM skips such commands and never stalls."""

@@ -11,6 +11,7 @@ from common.gic.registers import GITS_CWRITER
 from common.histogram import Histogram
 from common.runtime.clock import Clock
 from common.runtime.link import Link
+from common.virtio.depth import Depth
 from common.wire.messages import DmaData, Eoi, Lpi, Message, MmioDone, MmioRead, MmioWrite, Msi, MsiDone
 from common.world import World
 from services.gic_its.commands import Limits
@@ -52,7 +53,7 @@ class GuestLink:
 
     __slots__ = (
         "_arrived", "_clock", "_dma", "_late", "_link", "_log", "_logged", "_sources", "_world", "_writes", "batches",
-        "down_since", "epoch", "guest", "its", "latencies", "stats",
+        "depth", "down_since", "epoch", "guest", "its", "latencies", "stats",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +72,8 @@ class GuestLink:
         self.epoch = epoch
         self.batches = Histogram()
         self.latencies = Histogram()
+        #: LPIs that a vCPU has not ended, as EOIs left them
+        self.depth: Final = Depth()
         self.stats: Final = GuestLinkStats()
         self._world: Final = world
         self._clock: Final = clock
@@ -194,6 +197,7 @@ class GuestLink:
             self._log("msi refused", guest=self.guest, device=message.device, event_id=message.event, reason=reason)
 
     def _done(self, device: int, event: int, number: int) -> None:
+        self.depth.seen(self.its.control.outstanding)
         arrived = self._arrived.pop(device << 32 | event, None)
         if arrived is not None:
             self.latencies.observe(self._clock() - arrived)

@@ -70,9 +70,11 @@ class ItsService(Service[ItsConfig]):
         self._devices: dict[str, DeviceLink] = {}
         # depth in commands that are queued, and in LPIs that a vCPU has not ended; latencies to CREADR and to the EOI
         guests = self.guests
-        self._batches = self.metrics.queue("cmdq", lambda: sum(guest.its.queued for guest in guests.values()))
+        self._batches = self.metrics.queue(
+            "cmdq", lambda: sum(guest.its.depth.read(guest.its.queued) for guest in guests.values())
+        )
         self._latencies = self.metrics.queue(
-            "lpi", lambda: sum(guest.its.control.outstanding for guest in guests.values())
+            "lpi", lambda: sum(guest.depth.read(guest.its.control.outstanding) for guest in guests.values())
         )
 
     async def start(self) -> None:

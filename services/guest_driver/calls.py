@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, TypeVar, overload
 
-from common.errors import CallError, LinkDownError
+import msgspec
+
+from common.errors import CallError, LinkDownError, RemoteError
 from common.runtime.link import Link
 from common.wire.messages import Call, Return
+
+T = TypeVar("T")
 
 
 class Calls:
@@ -30,8 +34,16 @@ class Calls:
             if not future.done():
                 future.set_exception(LinkDownError(self.name, op, None, reason))
 
-    async def call(self, op: str, *args: Any) -> Any:
-        """The value that the device answers. Raises CallError for an errno, LinkDownError without a link."""
+    @overload
+    async def call(self, op: str, *args: Any) -> Any: ...
+    @overload
+    async def call(self, op: str, *args: Any, kind: type[T]) -> T: ...
+    async def call(self, op: str, *args: Any, kind: Any = Any) -> Any:
+        """The value that the device answers, which must be a ``kind``.
+
+        Raises CallError for an errno, RemoteError (``return.value``) for a value of another type, LinkDownError
+        without a link.
+        """
         link = self._link
         if link is None:
             raise LinkDownError(self.name, op, None, "the link is down")
@@ -39,7 +51,11 @@ class Calls:
         link.send(Call(seq, op, list(args)))  # what is too long for a frame raises before anything waits
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[seq] = (op, future)
-        return await future
+        value = await future
+        try:
+            return msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            raise RemoteError("return.value", value, None, f"{self.name} {op}: {error}") from None
 
     def returned(self, message: Return) -> None:
         """The answer to a call; one to no call is ignored (it was given up)."""

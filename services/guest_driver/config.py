@@ -30,7 +30,9 @@ class WorkloadConfig(Section, kw_only=True):
     scmi_pause: Seconds = 0.0
     #: network frames in flight; 0 sends none
     net_window: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 256
-    #: frames that are sent: an Ethernet capture
+    #: what the NIC does: ``echo`` what is sent, or ``replay`` the capture ``pcap``
+    net: Literal["echo", "replay"] = "echo"
+    #: frames that are sent, and that a NIC with back end ``replay`` plays: an Ethernet capture
     pcap: str = str(DEFAULT_CAPTURE)
     #: seconds between two changes of the NIC's memory map; 0 for none
     map_seconds: Seconds = 2.0

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from common.errors import CallError, LinkDownError
+from common.errors import CallError, LinkDownError, RingError
 from common.histogram import Histogram
 from common.memory import GuestMemory, Mapping, MemoryKey, MemoryMap
 from common.runtime.clock import monotonic
@@ -108,7 +109,7 @@ class Guest:
         self.memory.add_region(*WINDOW)
         self.layout: Final = Layout(RAM_BASE, config.memory_mib << 20)
         self.irq_latency: Final = Histogram()
-        self.vcpus: Final = Vcpus(monotonic, self.irq_latency)
+        self.vcpus: Final = Vcpus(monotonic, self.irq_latency, self.log.error)
         self.space: Final = AddressSpace((RAM_BASE, config.memory_mib << 20), IOVA, WINDOW)
         self.receive: Callable[[list[bytes]], None] = lambda _frames: None
         self.after_tx: Callable[[], None] = lambda: None
@@ -122,7 +123,7 @@ class Guest:
         self._lines: Final = self._irq_lines()
         self.its_link: Final = ItsLink(self.memory, self.vcpus, on_up=self._its_up)
         self.its: Final = ItsDriver(self.world, self.its_link, self.memory, self.layout.alloc, cpus=config.vcpus)
-        self.scmi_bus: Final = self._bus("scmi", self.scmi_port, lambda: self.on_scmi_restart())
+        self.scmi_bus: Final = self._bus("scmi", self.scmi_port, self._scmi_restarted)
         self.nic_bus: Final = self._bus("nic", self.nic_port, lambda: self.on_nic_restart())
         self.vmm: Final = Vmm(self.space, self.world.spawn)
         self.rings: dict[str, SplitDriver] = {}
@@ -132,6 +133,10 @@ class Guest:
         self._workqueue: Final = self.world.new(WorkQueue, self.world)
         self.net: NetDriver
         self._its_programmed = False
+        #: the ITS holds what the driver mapped; False from before it is programmed anew until that is done
+        self._its_whole = True
+        #: how often the ITS link came up: who programs the ITS again ends when there is a newer one
+        self._its_turn = 0
         self._clients = [
             service.connect("scmi", config.scmi, self.scmi_bus, guest=name),
             service.connect("nic", config.nic, self.nic_bus, guest=name),
@@ -175,6 +180,14 @@ class Guest:
     def raised(self, device: str, message: Irq) -> None:
         """The port of ``device`` asks for an interrupt."""
         self.vcpus.raised(self._lines[device, message.queue], message.number)
+
+    def _scmi_restarted(self) -> None:
+        """The platform came back without its memory. Everything that it sent before it went is on the rings."""
+        self.tx_channel.deferred_tx_worker()
+        with suppress(RingError):  # on_broken has heard of it
+            self.rx_channel.complete_cb()
+        self.agent.platform_reset()
+        self.on_scmi_restart()
 
     # --- interrupt handlers -------------------------------------------------------------------------------------------
 
@@ -275,6 +288,7 @@ class Guest:
         )
         self.rx_channel = world.new(RxChannel, world, memory, eventq, layout, lambda: bell(EVENTQ), agent.rx_callback)
         agent.attach(self.tx_channel)
+        self.rx_channel.on_broken = agent.channel_broken
         return [QueuePlan(CMDQ, cmdq_at, CMDQ), QueuePlan(EVENTQ, eventq_at, EVENTQ)]
 
     def _make_net_queues(self, features: int) -> list[QueuePlan]:
@@ -295,23 +309,28 @@ class Guest:
     # --- the ITS ------------------------------------------------------------------------------------------------------
 
     def _its_up(self, restarted: bool) -> None:
+        self._its_turn += 1
         if self._its_programmed:
-            self.world.spawn("its again", self._its_again(restarted))
+            self._its_whole = self._its_whole and not restarted
+            self.world.spawn("its again", self._its_again(self._its_turn))
 
-    async def _its_again(self, restarted: bool) -> None:
-        """An ITS that restarted is programmed anew; one that did not goes on where the link broke."""
-        while True:
+    async def _its_again(self, turn: int) -> None:
+        """An ITS that is not as it was mapped is programmed anew; one that is goes on where the link broke."""
+        while turn == self._its_turn:
+            whole = self._its_whole
             try:
-                await (self.its.restore() if restarted else self.its.resume())
+                await (self.its.resume() if whole else self.its.restore())
             except LinkDownError:
-                self.its_link.forget()  # the next link_up begins again
-                return
+                return  # the next link_up begins again
             except CallError as error:
-                self.log.warning("ITS not programmed again yet", error=str(error))
-                restarted = True
-                await asyncio.sleep(ITS_RETRY)
+                if turn == self._its_turn:
+                    self._its_whole = False
+                    self.log.warning("ITS not programmed again yet", error=str(error))
+                    await asyncio.sleep(ITS_RETRY)
             else:
-                self.log.info("ITS programmed again" if restarted else "ITS link is back")
+                if turn == self._its_turn:
+                    self._its_whole = True
+                    self.log.info("ITS link is back" if whole else "ITS programmed again")
                 return
 
     async def inv(self) -> None:

@@ -65,10 +65,6 @@ class ItsLink:
             if not future.done():
                 future.set_exception(LinkDownError("mmio", None, None, reason))
 
-    def forget(self) -> None:
-        """The ITS did not take what it was told: treat the next link as one to a fresh ITS."""
-        self._epoch = 0
-
     # --- DMA ----------------------------------------------------------------------------------------------------------
 
     def _dma_read(self, message: DmaRead) -> bytes | None:

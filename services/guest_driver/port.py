@@ -240,6 +240,7 @@ class Port:
                     in_flight[head] = (index, segments, readable)
                     index = (index + 1) & 0xFFFF
                 self.stats.fetched += len(popped)
+                queue.depth.seen(len(in_flight))
                 self._send_chains(queue, [chain[0] for chain in popped], again=False)
         except (RingError, MemoryFaultError) as error:
             self._break(queue, error)
@@ -337,6 +338,7 @@ class Port:
             return
         ring.push_batch(pushed)
         self.stats.used += len(pushed)
+        queue.depth.seen(len(queue.in_flight))
         queue.visible.mark(self.clock())
         if queue not in self._unsignalled:
             if not self._unsignalled and self._defer is not None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from common.memory import MappedMemory
+from common.virtio.depth import Depth
 from common.virtio.split_device import Segment, SplitDevice
 from common.virtio.visible import Visible
 from common.wire.messages import Broken
@@ -28,9 +29,8 @@ class PortQueue:
     """The queue object of one queue, and what outlives it."""
 
     __slots__ = (
-        "again_sent",
-        "alive", "broken", "fault", "generation", "in_flight", "index", "irq_number", "kicked", "memory", "policy",
-        "resyncing", "ring", "suspended", "visible",
+        "again_sent", "alive", "broken", "depth", "fault", "generation", "in_flight", "index", "irq_number", "kicked",
+        "memory", "policy", "resyncing", "ring", "suspended", "visible",
     )  # fmt: skip
 
     def __init__(self, world: World, index: int) -> None:
@@ -55,5 +55,7 @@ class PortQueue:
         self.again_sent = 0
         #: interrupts asked for since the queue first lived
         self.irq_number = 0
+        #: chains that the device holds, as fetches and answers left them
+        self.depth: Final = Depth()
         #: since when used elements have been waiting for the driver
         self.visible = Visible()

@@ -12,7 +12,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-from common.errors import ChannelBusyError, LinkDownError, LocalError, RingmeshError, ScmiError, XferTimeoutError
+from common.errors import (
+    LinkDownError,
+    LocalError,
+    RingError,
+    RingmeshError,
+    ScmiError,
+    XferTimeoutError,
+)
 from common.scmi.header import (
     COMMAND,
     DELAYED_RESPONSE,
@@ -28,12 +35,22 @@ from common.scmi.names import message_name
 from common.scmi.status import Status, status_name
 from common.world import Table, World
 from services.guest_driver.scmi_base import BaseClient
+from services.guest_driver.scmi_channel import VioChannel
 from services.guest_driver.scmi_clock import ClockClient
 from services.guest_driver.scmi_message import MAX_MSG_SIZE, POLL_DONE, VioMsg
 from services.guest_driver.scmi_notify import Callback, Notifications
 from services.guest_driver.scmi_sensor import SensorClient
 from services.guest_driver.scmi_virtio import TxChannel
-from services.guest_driver.scmi_xfer import DRESP_OK, EXPIRED, RESP_OK, SENT_OK, AgentStats, Xfer
+from services.guest_driver.scmi_xfer import (
+    DRESP_OK,
+    EXPIRED,
+    RESP_OK,
+    SENT_OK,
+    AgentStats,
+    Xfer,
+    free_token,
+    xfers_of,
+)
 
 #: Seconds to wait for a response, and for a delayed one (Linux: max_rx_timeout_ms of the virtio transport).
 RX_TIMEOUT: Final = 60.0
@@ -47,12 +64,12 @@ class ScmiAgent:
     """``world.new(ScmiAgent, world, log)``, then :meth:`attach` the cmdq's channel. Both channels call
     :meth:`rx_callback`.
 
-    ``log(event, **fields)`` is told of callbacks that fail; ``timeout`` (seconds) is what transactions wait that do
-    not say.
+    ``log(event, **fields)`` is told of callbacks that fail and of broken channels; ``timeout`` (seconds) is what
+    transactions wait that do not say.
     """
 
-    __slots__ = ("_lock", "_next_token", "_world", "base", "clock", "in_flight", "notifications", "sensor", "stats",
-                 "timeout", "tx")  # fmt: skip
+    __slots__ = ("_lock", "_log", "_next_token", "_world", "base", "clock", "in_flight", "notifications", "sensor",
+                 "stats", "timeout", "tx")  # fmt: skip
 
     _world: Final[World]
     _lock: Final[AbstractContextManager[Any]]
@@ -66,6 +83,7 @@ class ScmiAgent:
 
     def __init__(self, world: World, log: Callable[..., None], *, timeout: float = RX_TIMEOUT) -> None:
         self._world = world
+        self._log = log
         #: guards the table, tokens and the states of all xfers
         self._lock = world.spinlock()
         self._next_token = 0
@@ -85,19 +103,37 @@ class ScmiAgent:
         """Send by ``tx`` from now on. What a channel before it still owed will not come any more."""
         self.detach()
         self.tx = tx
+        tx.on_broken = self.channel_broken
 
     def detach(self) -> None:
         """The channel is gone: every wait ends with LinkDownError, every token is free again."""
         with self._lock:
             self.tx = None
             for token in list(self.in_flight):
-                xfer = self.in_flight.pop(token)
-                # what is complete stays so: its waiter has only not run yet
-                if xfer.state == SENT_OK or (xfer.state == RESP_OK and xfer.async_done is not None):
-                    xfer.state = EXPIRED
-                for event in (xfer.done, xfer.async_done):
-                    if event is not None:
-                        event.set()
+                self.in_flight.pop(token).end(None)
+
+    def channel_broken(self, channel: VioChannel, error: RingError) -> None:
+        """The device broke a queue: every wait for what would come by it ends with RingError."""
+        self.stats.channels_broken += 1
+        cmdq = channel is self.tx
+        self._log("SCMI channel is broken", queue="cmdq" if cmdq else "eventq", error=str(error))
+        with self._lock:
+            for xfer in xfers_of(self.in_flight):
+                if cmdq or xfer.awaits_delayed:
+                    xfer.end(error)
+
+    def platform_reset(self) -> None:
+        """The platform was reset, and what it sent before has been taken off the rings: the delayed responses that
+        it owes are lost. Such a command ends as one that the new platform refuses to repeat: COMMS_ERROR."""
+        tx = self.tx
+        with self._lock:
+            for xfer in xfers_of(self.in_flight):
+                msg = xfer.priv
+                if tx is not None and xfer.state == SENT_OK and msg is not None and msg.poll_status == POLL_DONE:
+                    self._fetch(xfer, tx.read(msg))
+                if xfer.awaits_delayed:
+                    xfer.delayed(Status.COMMS_ERROR.value, b"")
+                    self.stats.delayed_response_reset += 1
 
     @property
     def xfers_inflight(self) -> int:
@@ -160,6 +196,7 @@ class ScmiAgent:
                 xfer.state = EXPIRED
             down = self.tx is None
         if not came:
+            xfer.raise_error()
             if down:
                 raise self._down(xfer)
             self.stats.xfers_response_timeout += 1
@@ -180,23 +217,11 @@ class ScmiAgent:
         with self._lock:
             token = self._next_token
             if token in in_flight:
-                token = self._free_token(token)
+                token = free_token(in_flight, token)
             self._next_token = (token + 1) & _TOKEN_MASK
             word = message | protocol << PROTOCOL_SHIFT | token << TOKEN_SHIFT
             xfer = in_flight[token] = world.new(Xfer, word, token, payload, expect, poll, done, async_done)
         return xfer
-
-    def _free_token(self, start: int) -> int:
-        """The next free token from ``start`` on; where all are taken, the one that expired longest ago is given up."""
-        for step in range(TOKENS):
-            token = (start + step) & _TOKEN_MASK
-            if token not in self.in_flight:
-                return token
-        for token in self.in_flight:
-            if self.in_flight[token].state == EXPIRED:
-                self.in_flight.pop(token)
-                return token
-        raise ChannelBusyError(f"all {TOKENS} SCMI tokens are in flight")
 
     def _forget(self, xfer: Xfer) -> None:
         """Free the token; it may have been freed, and given to another xfer, before."""
@@ -227,6 +252,7 @@ class ScmiAgent:
             expired = self._settle(tx, xfer)
         if not expired:
             return
+        xfer.raise_error()
         if self.tx is not tx or tx.closing:
             raise self._down(xfer)
         if xfer.poll:
@@ -330,6 +356,7 @@ class ScmiAgent:
             return xfer
         if xfer is not None:
             self.in_flight.pop(token)
+            self.stats.err_msg_late += 1
         self.stats.err_msg_unexpected += 1
         return None
 
@@ -342,6 +369,7 @@ class ScmiAgent:
                 # not the command's header, a second response, or one that its delayed response overtook
                 self.stats.err_msg_invalid += 1
                 if word == xfer.word:
+                    self.stats.err_msg_overtaken += not xfer.replied
                     xfer.replied = True
                 return
             self._fetch(xfer, data)
@@ -375,16 +403,12 @@ class ScmiAgent:
             if not fits or xfer.state == DRESP_OK:
                 self.stats.err_msg_invalid += 1
                 return
-            xfer.async_status = _REPLY.unpack_from(data)[1]
-            xfer.async_rx = data[_REPLY.size :]
             overtook = xfer.state == SENT_OK
-            xfer.state = DRESP_OK
+            xfer.delayed(_REPLY.unpack_from(data)[1], data[_REPLY.size :])
             self.stats.delayed_response_ok += 1
             # the platform has done what it was asked: the response that is still under way can only be SUCCESS
             if overtook and xfer.done is not None:
                 xfer.done.set()
-            assert xfer.async_done is not None
-            xfer.async_done.set()
 
     def on_notification(self, protocol: int, event: int, callback: Callback, source: int | None = None) -> None:
         """Have ``callback`` hear of ``event`` of ``protocol``: of one source (clock, sensor, …), or of all."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
+from common.errors import RingError
 from common.virtio.split_driver import SplitDriver
 from common.world import Atomic, Event, Fence, Memory, World
 from services.guest_driver.scmi_message import MAX_PDU_SIZE, VioMsg
@@ -21,11 +22,12 @@ class VioChannel:
     ``notify()`` rings the queue's doorbell.
 
     The channel counts its users: everybody inside it, and the owner until :meth:`close`. Who finds it closing leaves
-    at once; the last one out sets the shutdown completion.
+    at once; the last one out sets the shutdown completion. ``on_broken(channel, error)`` hears once that the device
+    broke the ring: nothing comes by it any more.
     """
 
-    __slots__ = ("_mb", "_rmb", "_wmb", "closing", "lock", "memory", "notify", "rx_callback", "shutdown_done", "users",
-                 "vqueue")  # fmt: skip
+    __slots__ = ("_mb", "_rmb", "_wmb", "broken", "closing", "lock", "memory", "notify", "on_broken", "rx_callback",
+                 "shutdown_done", "users", "vqueue")  # fmt: skip
 
     memory: Final[Memory]
     vqueue: Final[SplitDriver]
@@ -50,6 +52,8 @@ class VioChannel:
         #: 1 for the owner, 1 for everybody inside
         self.users = world.atomic(1)
         self.closing = False
+        self.broken = False
+        self.on_broken: Callable[[VioChannel, RingError], None] | None = None
         self.shutdown_done = world.event()
         self._wmb = world.wmb
         self._rmb = world.rmb
@@ -103,8 +107,18 @@ class VioChannel:
                     msg.rx_len = length
                     self.rx_callback(msg)
                     self.finalize(msg)
+            except RingError as error:
+                self.broke(error)
+                raise
             finally:
                 self.release()
+
+    def broke(self, error: RingError) -> None:
+        """The device broke the ring. Called under no lock."""
+        if not self.broken:
+            self.broken = True
+            if self.on_broken is not None:
+                self.on_broken(self, error)
 
     def finalize(self, msg: VioMsg) -> None:
         """The callback is through with ``msg``."""

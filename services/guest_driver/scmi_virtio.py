@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
-from common.errors import ChannelBusyError, LocalError, RingmeshError
+from common.errors import ChannelBusyError, LocalError, RingError, RingmeshError
 from common.virtio.split_driver import SplitDriver
 from common.workqueue import Work, WorkQueue
 from common.world import Fifo, Memory, World
@@ -177,7 +177,7 @@ class TxChannel(VioChannel):
         """Is the wait of this polled ``xfer`` over? True too where the channel is closing.
 
         Callbacks stay enabled while somebody polls: suppression is a matter of the whole queue, and a reply that the
-        interrupt brings ends the loop as well.
+        interrupt brings ends the loop as well. Raises RingError where the device broke the ring.
         """
         msg = xfer.priv
         if msg is None:
@@ -195,8 +195,8 @@ class TxChannel(VioChannel):
             return False
         if not self.acquire():
             return True
+        found = prefetched = pending = False
         try:
-            found = prefetched = False
             with self.lock:
                 vqueue.disable_cb()
                 while (used := vqueue.get_buf()) is not None:
@@ -221,10 +221,14 @@ class TxChannel(VioChannel):
                 else:
                     msg.poll_idx = vqueue.enable_cb_prepare()
                     pending = vqueue.poll(msg.poll_idx)
+            return found
+        except RingError as error:
+            self.broke(error)
+            raise
+        finally:
+            # also where the ring turned out broken: what was dequeued for others before that is theirs
             if prefetched or pending:
                 self.deferred_tx_wq.queue_work(self.deferred_tx_work)
-            return found
-        finally:
             self.release()
 
     def deferred_tx_worker(self) -> None:
@@ -242,7 +246,10 @@ class TxChannel(VioChannel):
                 self.msg_release(msg)
         finally:
             self.release()
-        self.complete_cb()
+        try:
+            self.complete_cb()
+        except RingError:
+            return  # on_broken has heard of it; the worker has other items to run
 
     def mark_txdone(self, timed_out: bool, xfer: Transfer) -> bool:
         """The sender is through with ``xfer``. True: the device still owns the message (a late reply will come).

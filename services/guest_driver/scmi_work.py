@@ -11,7 +11,15 @@ from typing import Final
 from common.errors import ChannelBusyError, RemoteError, RingmeshError, ScmiError, XferTimeoutError
 from common.histogram import Histogram
 from common.runtime.clock import monotonic
-from common.scmi.sensor import ATTR_TRIP_POINTS, CONFIG_INTERVAL_SHIFT, Descriptor, interval, parse_trip_event
+from common.scmi.sensor import (
+    ATTR_ASYNC,
+    ATTR_TRIP_POINTS,
+    CONFIG_INTERVAL_SHIFT,
+    Descriptor,
+    Reading,
+    interval,
+    parse_trip_event,
+)
 from common.scmi.status import Status
 from services.guest_driver.config import WorkloadConfig
 from services.guest_driver.guest import CMDQ, Guest
@@ -21,6 +29,8 @@ from services.guest_driver.scmi_notify import Notification
 TRIP_EVERY: Final = 0.2
 #: Moves are this many update intervals apart at least: the platform looks one interval after a move at the earliest.
 TRIP_INTERVALS: Final = 1.5
+#: Of so many commands of a worker one is asynchronous: such a command may not be repeated after a reset.
+ASYNC_EVERY: Final = 16
 
 
 @dataclass(slots=True)
@@ -74,6 +84,11 @@ class Known:
     sensors: list[Descriptor]
     #: sensor → how its trip points are moved
     chased: dict[int, Chased]
+    #: sensors that may be read asynchronously
+    slow: list[int]
+    #: asynchronous commands that this agent may have under way: rate changes, readings
+    async_rates: int
+    async_readings: int
 
 
 class ScmiWork:
@@ -88,6 +103,9 @@ class ScmiWork:
         self._rates: dict[int, int] = {}
         #: restarts of the platform so far
         self._restarts = 0
+        #: asynchronous commands under way
+        self._async_rates = 0
+        self._async_readings = 0
         self._running = False
         self._workers: list[asyncio.Task[None]] = []
 
@@ -97,7 +115,8 @@ class ScmiWork:
         """Learn what there is to ask for, and subscribe to trip points."""
         agent = self._guest.agent
         clocks, defaults = {}, {}
-        for clock in range((await agent.clock.attributes()).clocks):
+        about_clocks, about_sensors = await agent.clock.attributes(), await agent.sensor.attributes()
+        for clock in range(about_clocks.clocks):
             rates = await agent.clock.describe_rates(clock)
             settable = list(rates.rates)
             if rates.triplet:
@@ -111,7 +130,11 @@ class ScmiWork:
         for number, sensor in enumerate(sensors):
             if sensor.attributes_low & ATTR_TRIP_POINTS:
                 chased[number] = await self._fastest(number, sensor.attributes_low & ATTR_TRIP_POINTS)
-        self._known = Known(await agent.base.vendor(), clocks, defaults, sensors, chased)
+        slow = [number for number, sensor in enumerate(sensors) if sensor.attributes_low & ATTR_ASYNC]
+        self._known = Known(
+            await agent.base.vendor(), clocks, defaults, sensors, chased,
+            slow, about_clocks.max_async, about_sensors.max_async,
+        )  # fmt: skip
         agent.sensor.on_trip_point(self._tripped)
         await self._subscribe()
 
@@ -219,27 +242,55 @@ class ScmiWork:
 
     async def _work(self, vcpu: int) -> None:
         """One vCPU: a command after the other, polled ones among them."""
-        known, config = self._known, self._config
-        assert known is not None
         mine = self._clock_of(vcpu)
         turn = vcpu
         while self._running:
             turn += 1
-            poll = turn & 3 < config.polled_of_four
-            kind = turn % 5
-            if kind in (1, 2) and mine is not None:
-                rates = known.clocks[mine]
-                rate = rates[turn % len(rates)]
-                await self._do("rate_set", lambda p, rate=rate: self._rate_set(mine, rate, p), poll)  # type: ignore[misc]
-            elif kind == 3 and mine is not None:
-                await self._do("rate_get", lambda p: self._rate_get(mine, p), poll)
-            elif kind and known.sensors:
-                number = turn % len(known.sensors)
-                await self._do("reading", lambda p, number=number: self._reading(number, p), poll)  # type: ignore[misc]
-            else:
-                await self._do("vendor", self._vendor, poll)
-            if config.scmi_pause:
-                await asyncio.sleep(config.scmi_pause)
+            if turn % ASYNC_EVERY or not await self._do_async(turn // ASYNC_EVERY, mine):
+                await self._do_next(turn, mine)
+            if self._config.scmi_pause:
+                await asyncio.sleep(self._config.scmi_pause)
+
+    async def _do_next(self, turn: int, mine: int | None) -> None:
+        """What there is to do at ``turn``, of the commands that answer at once."""
+        known = self._known
+        assert known is not None
+        poll = turn & 3 < self._config.polled_of_four
+        kind = turn % 5
+        if kind in (1, 2) and mine is not None:
+            rates = known.clocks[mine]
+            rate = rates[turn % len(rates)]
+            await self._do("rate_set", lambda p: self._rate_set(mine, rate, p), poll)
+        elif kind == 3 and mine is not None:
+            await self._do("rate_get", lambda p: self._rate_get(mine, p), poll)
+        elif kind and known.sensors:
+            number = turn % len(known.sensors)
+            await self._do("reading", lambda p: self._reading(number, p), poll)
+        else:
+            await self._do("vendor", self._vendor, poll)
+
+    async def _do_async(self, turn: int, mine: int | None) -> bool:
+        """An asynchronous rate change or reading, in turns. False where the platform has neither, or no room now."""
+        known = self._known
+        assert known is not None
+        rates = mine is not None and self._async_rates < known.async_rates
+        readings = bool(known.slow) and self._async_readings < known.async_readings
+        if mine is not None and rates and (turn & 1 or not readings):
+            settable = known.clocks[mine]
+            rate = settable[turn % len(settable)]
+            self._async_rates += 1
+            try:
+                await self._do("rate_set_async", lambda _poll: self._rate_set_async(mine, rate), False, later=True)
+            finally:
+                self._async_rates -= 1
+        elif readings:
+            number = known.slow[turn % len(known.slow)]
+            self._async_readings += 1
+            try:
+                await self._do("reading_async", lambda _poll: self._reading_async(number), False, later=True)
+            finally:
+                self._async_readings -= 1
+        return rates or readings
 
     def _clock_of(self, vcpu: int) -> int | None:
         """The clock that only this vCPU of all guests sets, so that it knows what the platform must answer. None if
@@ -250,8 +301,11 @@ class ScmiWork:
         clocks = sorted(self._known.clocks)[number :: guest.config.guests][vcpu :: self._config.scmi_workers]
         return clocks[0] if clocks else None
 
-    async def _do(self, name: str, command: Callable[[bool], Awaitable[bool]], poll: bool) -> None:
-        """One command in the books: sent, answered, checked."""
+    async def _do(
+        self, name: str, command: Callable[[bool], Awaitable[bool]], poll: bool, *, later: bool = False
+    ) -> None:
+        """One command in the books: sent, answered, checked. One whose result comes ``later`` takes the time that the
+        platform needs for it, so it is left out of the round-trip times."""
         books, guest = self.books, self._guest
         books.sent += 1
         began = monotonic()
@@ -278,7 +332,8 @@ class ScmiWork:
             await asyncio.sleep(0.1)
             return
         ended = monotonic()
-        books.rtt.observe(ended - began)
+        if not later:
+            books.rtt.observe(ended - began)
         books.completed += 1
         if poll:
             books.polled += 1
@@ -299,6 +354,14 @@ class ScmiWork:
             self._rates[clock] = rate
         return True
 
+    async def _rate_set_async(self, clock: int, rate: int) -> bool:
+        restarts = self._restarts
+        self._rates.pop(clock, None)
+        done = await self._guest.agent.clock.rate_set_async(clock, rate)
+        if restarts == self._restarts:
+            self._rates[clock] = rate
+        return done == (clock, rate)
+
     async def _rate_get(self, clock: int, poll: bool) -> bool:
         assert self._known is not None
         rate = await self._guest.agent.clock.rate_get(clock, poll=poll)
@@ -308,10 +371,14 @@ class ScmiWork:
         return rate == self._known.defaults[clock] or rate in self._known.clocks[clock]
 
     async def _reading(self, number: int, poll: bool) -> bool:
+        return self._in_range(number, await self._guest.agent.sensor.reading_get(number, poll=poll))
+
+    async def _reading_async(self, number: int) -> bool:
+        return self._in_range(number, await self._guest.agent.sensor.reading_get_async(number))
+
+    def _in_range(self, number: int, readings: list[Reading]) -> bool:
         assert self._known is not None
-        sensor = self._known.sensors[number]
-        readings = await self._guest.agent.sensor.reading_get(number, poll=poll)
-        limits = sensor.range
+        limits = self._known.sensors[number].range
         return bool(readings) and (limits is None or all(limits.lowest <= r.value <= limits.highest for r in readings))
 
 

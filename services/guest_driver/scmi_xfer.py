@@ -12,8 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from common.scmi.header import HEADER
-from common.world import Event
+from common.errors import ChannelBusyError, RingError
+from common.scmi.header import HEADER, TOKENS
+from common.world import Event, Table
 from services.guest_driver.scmi_message import VioMsg
 
 SENT_OK: Final = 0
@@ -29,8 +30,8 @@ class Xfer:
     response (None where it is polled for), ``async_done`` that of the delayed response (None where none is due).
     """
 
-    __slots__ = ("async_done", "async_rx", "async_status", "done", "expect", "poll", "priv", "replied", "request",
-                 "rx", "state", "status", "token", "word")  # fmt: skip
+    __slots__ = ("async_done", "async_rx", "async_status", "done", "error", "expect", "poll", "priv", "replied",
+                 "request", "rx", "state", "status", "token", "word")  # fmt: skip
 
     word: Final[int]
     token: Final[int]
@@ -58,6 +59,8 @@ class Xfer:
         self.done = done
         self.async_done = async_done
         self.state = SENT_OK
+        #: why it expired, where that was not its time
+        self.error: RingError | None = None
         #: the response itself has come (not only a delayed one that overtook it)
         self.replied = False
         self.status = 0
@@ -67,10 +70,62 @@ class Xfer:
         #: the message that this xfer polls for; read by polling loops without a lock
         self.priv: VioMsg | None = None
 
+    @property
+    def awaits_delayed(self) -> bool:
+        """Has the platform accepted it, and owes the delayed response?"""
+        return self.state == RESP_OK and self.async_done is not None and not self.status
+
+    def end(self, error: RingError | None) -> None:
+        """Nothing comes for it any more. What is complete stays so: its waiter has only not run yet."""
+        if self.state == SENT_OK or self.awaits_delayed:
+            self.state = EXPIRED
+            self.error = error
+        for event in (self.done, self.async_done):
+            if event is not None:
+                event.set()
+
+    def delayed(self, status: int, rx: bytes) -> None:
+        """The delayed response is there; only for an xfer that asked for one."""
+        assert self.async_done is not None
+        self.async_status = status
+        self.async_rx = rx
+        self.state = DRESP_OK
+        self.async_done.set()
+
+    def raise_error(self) -> None:
+        """Raise what ended it: a RingError of its own, or several waiters would pile their tracebacks on one."""
+        error = self.error
+        if error is not None:
+            raise RingError(error.field, error.value, error.limit, error.detail)
+
+
+def xfers_of(in_flight: Table[Xfer]) -> list[Xfer]:
+    """All xfers of the table, oldest first."""
+    return [in_flight[token] for token in in_flight]
+
+
+def free_token(in_flight: Table[Xfer], start: int) -> int:
+    """The next free token from ``start`` on; where all are taken, the one that expired longest ago is given up.
+
+    Raises ChannelBusyError where somebody waits for each.
+    """
+    for step in range(TOKENS):
+        token = (start + step) % TOKENS
+        if token not in in_flight:
+            return token
+    for token in in_flight:
+        if in_flight[token].state == EXPIRED:
+            in_flight.pop(token)
+            return token
+    raise ChannelBusyError(f"all {TOKENS} SCMI tokens are in flight")
+
 
 @dataclass(slots=True)
 class AgentStats:
-    """Linux's debugfs counters, under their names. A polled response that the interrupt brought counts as polled."""
+    """Linux's debugfs counters, under their names, and a few more.
+
+    A polled response that the interrupt brought counts as polled.
+    """
 
     sent_ok: int = 0
     sent_fail: int = 0
@@ -86,3 +141,11 @@ class AgentStats:
     err_msg_invalid: int = 0
     err_msg_nomem: int = 0
     err_protocol: int = 0
+    #: of err_msg_unexpected: the platform owed it, only nobody waited for it any more
+    err_msg_late: int = 0
+    #: of err_msg_invalid: responses that their delayed response had overtaken
+    err_msg_overtaken: int = 0
+    #: delayed responses that were lost with the platform that owed them
+    delayed_response_reset: int = 0
+    #: queues that the platform broke
+    channels_broken: int = 0

@@ -12,11 +12,12 @@ from common.pcap import read_frames
 from common.runtime.service import Service
 from common.virtio.net_header import MAX_ETHERNET
 from services.guest_driver.config import GuestConfig
-from services.guest_driver.guest import Guest
+from services.guest_driver.guest import CMDQ, EVENTQ, RX, TX, Guest
 from services.guest_driver.net_ledger import TRAILER_BYTES
 from services.guest_driver.workload import Workload, books
 
-QUEUES = ("cmdq", "eventq", "rx0", "tx0")
+#: Name in metrics → device and index of the queue.
+QUEUES = {"cmdq": ("scmi", CMDQ), "eventq": ("scmi", EVENTQ), "rx0": ("nic", RX), "tx0": ("nic", TX)}
 
 
 class GuestService(Service[GuestConfig]):
@@ -33,7 +34,9 @@ class GuestService(Service[GuestConfig]):
         path = config.workload.pcap
         try:
             with Path(path).open("rb") as file:
-                self._frames = read_frames(file, MAX_ETHERNET - TRAILER_BYTES)
+                # against an echo each frame that is sent has a trailer behind it
+                spare = TRAILER_BYTES if config.workload.net == "echo" else 0
+                self._frames = read_frames(file, MAX_ETHERNET - spare)
         except (OSError, RemoteError) as error:
             raise ConfigError(path, "workload.pcap", str(error)) from error
 
@@ -87,9 +90,13 @@ class GuestService(Service[GuestConfig]):
 
     # --- metrics ------------------------------------------------------------------------------------------------------
 
-    def _depth_of(self, name: str) -> Callable[[], int]:
-        def depth() -> int:
-            return sum(guest.rings[name].in_flight for guest in self.guests if name in guest.rings)
+    def _depth_of(self, name: str) -> Callable[[], float]:
+        """Chains of the queue that the device holds, all guests together."""
+        device, index = QUEUES[name]
+
+        def depth() -> float:
+            queues = [(guest.scmi_port if device == "scmi" else guest.nic_port).queues[index] for guest in self.guests]
+            return float(sum(queue.depth.read(len(queue.in_flight)) for queue in queues))
 
         return depth
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+from common.errors import RingmeshError
 from common.histogram import Histogram
 
 
@@ -29,6 +30,8 @@ class IrqLine:
     #: numbers up to this one may be delivered again: the ITS was restarted or its link was down
     repeat_upto: int = 0
     repeated: int = 0
+    #: handlers that failed: the device broke its ring
+    failed: int = 0
 
 
 @dataclass(slots=True)
@@ -44,11 +47,15 @@ class IrqStats:
 
 
 class Vcpus:
-    """All vCPUs of a guest. ``latency`` observes seconds from the port's request to the handler's start."""
+    """All vCPUs of a guest. ``latency`` observes seconds from the port's request to the handler's start;
+    ``log(event, **fields)`` is told once a line that its handler fails."""
 
-    def __init__(self, clock: Callable[[], float], latency: Histogram) -> None:
+    def __init__(
+        self, clock: Callable[[], float], latency: Histogram, log: Callable[..., Any] = lambda *_args, **_fields: None
+    ) -> None:
         self._clock: Final = clock
         self._latency: Final = latency
+        self._log: Final = log
         self._lines: dict[int, IrqLine] = {}
         self.duplicated = 0
         self.corrupted = 0
@@ -79,7 +86,7 @@ class Vcpus:
                 line.repeated += 1
             else:
                 self.duplicated += 1
-            line.handler()
+            self._handle(line)
             return True
         line.taken = number
         line.delivered += 1
@@ -87,8 +94,17 @@ class Vcpus:
         self._latency.observe(now - line.raised_at)
         if line.raised > number:
             line.raised_at = now
-        line.handler()
+        self._handle(line)
         return True
+
+    def _handle(self, line: IrqLine) -> None:
+        """Run the handler. What a device did to its ring is no fault of the ITS: the interrupt is ended even so."""
+        try:
+            line.handler()
+        except RingmeshError as error:
+            line.failed += 1
+            if line.failed == 1:
+                self._log("interrupt handler failed", line=line.name, intid=line.intid, error=str(error))
 
     def expect_repeats(self) -> None:
         """The ITS may deliver again what it delivered before."""

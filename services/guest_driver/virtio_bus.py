@@ -114,10 +114,10 @@ class VirtioBus:
         self._queues = []
         await call("set_status", 0)
         self.port.reset()
-        device_id = await call("get_device_id")
+        device_id = await call("get_device_id", kind=int)
         if device_id != plan.device_id:
             raise RemoteError("device_id", device_id, plan.device_id, self.name)
-        self.features = plan.features & await call("get_device_features")
+        self.features = plan.features & await call("get_device_features", kind=int)
         if self._made is None or self._made[0] != self.features:
             self._made = (self.features, plan.make_queues(self.features))
         queues = self._made[1]
@@ -133,11 +133,11 @@ class VirtioBus:
             await call("set_status", int(status))
             await call("set_driver_features", self.features)
             status |= Status.FEATURES_OK
-            if not await call("set_status", int(status)) & Status.FEATURES_OK:
+            if not await call("set_status", int(status), kind=int) & Status.FEATURES_OK:
                 raise RemoteError("features", hex(self.features), None, f"{self.name} does not take them")
         for queue in queues:
             layout = queue.layout
-            most = await call("get_vq_num_max", queue.index)
+            most = await call("get_vq_num_max", queue.index, kind=int)
             if layout.size > most:
                 raise RemoteError("vq_num", layout.size, most, f"entries of {self.name} queue {queue.index}")
             await call("set_vq_num", queue.index, layout.size)
@@ -149,7 +149,7 @@ class VirtioBus:
 
     async def _configure_again(self) -> None:
         try:
-            status = await self.calls.call("get_status")
+            status = await self.calls.call("get_status", kind=int)
             if status & Status.DRIVER_OK:  # the answer to the last call of all went down with the link
                 self._configured = True
             else:

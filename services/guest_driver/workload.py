@@ -10,8 +10,9 @@ from common.errors import RingmeshError
 from common.histogram import Histogram
 from common.runtime.clock import monotonic
 from services.guest_driver.config import WorkloadConfig
-from services.guest_driver.guest import CMDQ, Guest
+from services.guest_driver.guest import CMDQ, TX, Guest
 from services.guest_driver.net_ledger import NetLedger
+from services.guest_driver.replay_ledger import ReplayLedger
 from services.guest_driver.scmi_work import ScmiWork
 
 #: Seconds between two looks while draining.
@@ -25,7 +26,9 @@ class Workload:
         self.guest: Final = guest
         self.config: Final = config
         self.scmi: Final = ScmiWork(guest, config)
-        self.net: Final = NetLedger(frames, Histogram())
+        self.net: Final[NetLedger | ReplayLedger] = (NetLedger if config.net == "echo" else ReplayLedger)(
+            frames, Histogram()
+        )
         self.running = False
         self._stopped: Final = guest.world.event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -95,7 +98,8 @@ class Workload:
         if not self.running:
             return
         net = self.guest.net
-        count = min(self.config.net_window - self.net.outstanding, net.room)
+        in_flight = self.net.outstanding if self.config.net == "echo" else net.rings[TX].in_flight
+        count = min(self.config.net_window - in_flight, net.room)
         if count > 0:
             net.transmit(self.net.make(count, _nanoseconds()))
 
@@ -139,11 +143,13 @@ def books(loads: Iterable[Workload]) -> dict[str, Any]:
         for key in ("sent", "completed", "polled", "notifications", "timed_out", "refused_after_reset"):
             scmi[key] += getattr(book, key)
         again = guest.scmi_port.queues[CMDQ].again_sent
-        scmi["re_executed"] += max(0, again - book.refused_after_reset)
+        # what ended with its delayed response lost had been answered: it was not sent again
+        scmi["re_executed"] += max(0, again - book.refused_after_reset + agent.delayed_response_reset)
         if not load.running:
             scmi["lost"] += book.sent - book.completed - book.timed_out
-        scmi["duplicated"] += agent.err_msg_unexpected
-        scmi["corrupted"] += book.corrupted + agent.err_msg_invalid
+        # a late answer is the first one all the same, and a delayed response may overtake its response
+        scmi["duplicated"] += agent.err_msg_unexpected - agent.err_msg_late
+        scmi["corrupted"] += book.corrupted + agent.err_msg_invalid - agent.err_msg_overtaken
         scmi_rtt.merge(book.rtt)
         ledger = load.net
         for key in ("tx", "rx", "re_executed", "reset_dropped", "duplicated", "corrupted"):

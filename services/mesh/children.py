@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -61,7 +60,9 @@ class Mesh:
     """The four services. ``say`` is told, in a sentence each, what a person would want to know; ``line`` gets what
     the services log, or they write to our own standard error.
 
-    A device service that dies is started again; the guest holds the platform's memory, so its death ends the mesh.
+    ``settings`` and ``inherited`` are those of :func:`services.mesh.settings.environments`; RINGMESH_TOKEN among them
+    is the token of the mesh, without one it draws its own. A device service that dies is started again; the guest
+    holds the platform's memory, so its death ends the mesh.
     Raises ConfigError for settings or a board that the services would refuse.
     """
 
@@ -70,13 +71,14 @@ class Mesh:
         *,
         guests: int,
         board: Path | None,
-        settings: dict[str, str],
+        settings: Mapping[str, str],
+        inherited: Mapping[str, str] | None = None,
         say: Callable[[str], None],
         line: Callable[[str], None] | None = None,
     ) -> None:
         self._say: Final = say
         self._line: Final = line
-        given = settings.get("RINGMESH_TOKEN") or os.environ.get("RINGMESH_TOKEN")
+        given = settings.get("RINGMESH_TOKEN") or (inherited or {}).get("RINGMESH_TOKEN")
         self.made_token: Final = not given
         self.token: Final = given or secrets.token_hex(16)
         self.failed: Final = asyncio.Event()
@@ -95,6 +97,7 @@ class Mesh:
                 guests=guests,
                 board=board,
                 settings=settings,
+                inherited=inherited,
             )
         except LocalError:
             release(self._ports)

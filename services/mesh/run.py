@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +19,8 @@ from services.mesh.children import Mesh
 from services.mesh.interrupt import INTERRUPTED, Interrupt, InterruptedRunError, first, unless
 from services.mesh.report import compose, summary, verdict
 from services.mesh.scrape import Scraper
-from services.mesh.table import Totals, head, queue_rows, render
+from services.mesh.settings import inherit
+from services.mesh.table import Totals, head, queue_table, render
 
 #: Seconds between two rounds of the live table, and between two plain lines where stdout is no terminal.
 REFRESH: Final = 1.0
@@ -27,33 +29,49 @@ PLAIN_EVERY: Final = 5.0
 
 @dataclass(slots=True)
 class RunOptions:
-    """What the command line says. ``seconds`` may be infinite."""
+    """What the command line says. ``seconds`` may be infinite; ``environ`` is the environment it was said in."""
 
     seconds: float = 30.0
     guests: int = 1
     board: Path | None = None
     report: Path | None = None
     settings: dict[str, str] = field(default_factory=dict)
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Screen(Console):
+    """Standard output. A reader that leaves (``| head``) does not end the run: what follows is dropped."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # what is left in the buffer must not fail again at exit
+        os.close(nowhere)
 
 
 async def run(options: RunOptions) -> int:
     """The main job. Returns the exit code: 0 only if nothing was lost, doubled or corrupted.
 
-    Raises ConfigError for options that cannot work, before anything is started.
+    An old report is removed first; a new one is written only if the guest's books could be closed. Raises ConfigError
+    for options and variables that cannot work, before anything is started.
     """
     if options.report is not None:
-        _check_writable(options.report)
+        _clear(options.report)
     # What services say goes through our console where a person reads it: their lines must not tear the live table.
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    console = _Screen(highlight=False, soft_wrap=True, markup=False, emoji=False)
     readable = console.is_terminal and sys.stderr.isatty()
-    settings = ({"RINGMESH_LOG__FORMAT": "console"} if readable else {}) | options.settings
+    inherited, ignored = inherit(options.environ)
+    inherited = ({"RINGMESH_LOG__FORMAT": "console"} if readable else {}) | inherited
     mesh = Mesh(
         guests=options.guests,
         board=options.board,
-        settings=settings,
+        settings=options.settings,
+        inherited=inherited,
         say=console.print,
         line=console.print if readable else None,
     )
+    if ignored:
+        console.print(f"{', '.join(ignored)}: not used, a mesh chooses its own addresses")
     interrupt = Interrupt(mesh.kill)
     books: dict[str, Any] | None = None
     began = ended = 0.0
@@ -78,23 +96,37 @@ async def run(options: RunOptions) -> int:
     finally:
         await mesh.stop()
     if books is None:
+        if options.report is not None:
+            console.print(f"no report: the run ended before its books were closed; {options.report} is not written")
         return INTERRUPTED if interrupt.asked.is_set() and not mesh.failed.is_set() else 1
     report = compose(ended - began, books, mesh.children.values())
-    if options.report is not None:
-        options.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     console.print(summary(report))
     faults = verdict(report)
+    if options.report is not None:
+        try:
+            options.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            faults.append(f"no report: {error}")
     console.print("nothing lost, nothing doubled, nothing corrupted" if not faults else "FAILED: " + "; ".join(faults))
     return 1 if faults else 0
 
 
-def _check_writable(path: Path) -> None:
-    """Raise ConfigError now rather than lose the report at the end of the run."""
+def _clear(path: Path) -> None:
+    """Remove the report of an earlier run: after a failure it would pass for this run's.
+
+    Raises ConfigError now rather than lose the report at the end of the run.
+    """
     at = path if path.exists() else path.absolute().parent
     if path.is_dir():
         raise ConfigError("--report", "", f"{path} is a directory")
     if not at.exists() or not os.access(at, os.W_OK):
         raise ConfigError("--report", "", f"cannot write {path}")
+    old = path.resolve()
+    if path.absolute().parts[1:2] not in (("dev",), ("proc",)) and old.is_file():
+        try:
+            old.unlink()
+        except OSError as error:
+            raise ConfigError("--report", "", f"cannot replace {path}: {error.strerror}") from None
 
 
 async def _watch(
@@ -111,7 +143,9 @@ async def _watch(
             left = began + seconds - time.monotonic()
             if left <= 0:
                 break
-            await first(None, interrupt.asked, mesh.failed, timeout=min(left, step))
+            # the last interval is no mere rest: the table after the end speaks of it
+            wait = left if left < 1.5 * step else step
+            await first(None, interrupt.asked, mesh.failed, timeout=wait)
             await scraper.scrape()
             try:
                 books = await mesh.get("guest", "/report")
@@ -121,11 +155,11 @@ async def _watch(
             line = head(now - began, seconds, books, before, now - last)
             before, last = Totals.of(books), now
             if live is not None:
-                live.update(render(line, scraper, {r: c.restarts for r, c in mesh.children.items()}), refresh=True)
+                restarts = {role: child.restarts for role, child in mesh.children.items()}
+                live.update(render(line, scraper, restarts, console.width), refresh=True)
             else:
                 console.print(line)
     finally:
         if live is not None:
             live.stop()
-        for row in queue_rows(scraper):
-            console.print("  ".join(row))
+        console.print(queue_table(scraper))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import msgspec
 
@@ -27,6 +28,19 @@ _CONFIGS: Final[dict[str, type[BaseConfig]]] = {
     "nic": NicConfig,
     "guest": GuestConfig,
 }
+_TOKEN: Final = f"{ENV_PREFIX}TOKEN"
+_TOKEN_FILE: Final = f"{ENV_PREFIX}TOKEN_FILE"
+_BOARD: Final = f"{ENV_PREFIX}BOARD"
+
+
+def inherit(environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """The RINGMESH_… variables of ``environ`` for a mesh, and the names of those that give way to it.
+
+    Addresses give way: the image sets the admin port of a single service, and a mesh needs one for each.
+    """
+    found = {name.upper(): value for name, value in environ.items() if name.startswith(ENV_PREFIX)}
+    addresses = sorted(name for name in found if name.endswith(("__HOST", "__PORT")) and _known(name))
+    return {name: value for name, value in found.items() if name not in addresses}, addresses
 
 
 def environments(
@@ -36,13 +50,32 @@ def environments(
     admin_ports: dict[str, int],
     guests: int,
     board: Path | None,
-    settings: dict[str, str],
+    settings: Mapping[str, str],
+    inherited: Mapping[str, str] | None = None,
 ) -> dict[str, dict[str, str]]:
     """The environment of each role, checked as the service itself will.
 
-    ``settings`` are RINGMESH_… variables: each goes to the services that know it. Raises ConfigError for one that no
+    ``settings`` (of the command line) and ``inherited`` (from :func:`inherit`) are RINGMESH_… variables: each goes to
+    the services that know it, a setting before an inherited one of the same name. Raises ConfigError for one that no
     service knows or whose value is wrong, and for a board file that cannot be used.
     """
+    given = dict(inherited or {}) | dict(settings)
+
+    def refuse(name: str, reason: str) -> NoReturn:
+        if name in settings:
+            raise ConfigError("--set", name.removeprefix(ENV_PREFIX), reason)
+        raise ConfigError("environment", name, reason)
+
+    for name in given:
+        if not _known(name):
+            refuse(name, "no service has such a setting")
+    if _TOKEN_FILE in given:
+        refuse(_TOKEN_FILE, "is for a single service; a mesh takes its token from RINGMESH_TOKEN")
+    given.pop(_TOKEN, None)
+    if board is None and _BOARD in given:
+        board = Path(given.pop(_BOARD))
+    elif _BOARD not in settings:
+        given.pop(_BOARD, None)  # the option goes before what was inherited
     if board is not None:
         Board.load(str(board))
     peers = {f"RINGMESH_{role.upper()}__PORT": str(port) for role, port in link_ports.items()}
@@ -54,21 +87,23 @@ def environments(
         "nic": to_its,
         "guest": peers | {"RINGMESH_GUESTS": str(guests)},
     }
-    for name in settings:
-        if not any(_knows(config, name) for config in _CONFIGS.values()):
-            raise ConfigError("--set", name.removeprefix(ENV_PREFIX), "no service has such a setting")
     result = {}
     for role in ROLES:
         fixed = own[role] | {"RINGMESH_ADMIN__HOST": LOOPBACK, "RINGMESH_ADMIN__PORT": str(admin_ports[role])}
         if role in link_ports:
             fixed |= {"RINGMESH_LISTEN__HOST": LOOPBACK, "RINGMESH_LISTEN__PORT": str(link_ports[role])}
-        for name in sorted(fixed.keys() & settings.keys()):
-            raise ConfigError("--set", name.removeprefix(ENV_PREFIX), "is not for a setting: the supervisor chooses it")
-        env = {"RINGMESH_TOKEN": token, "RINGMESH_LOG__LEVEL": "warning"} | fixed
-        env |= {name: value for name, value in settings.items() if _knows(_CONFIGS[role], name)}
+        for name in sorted(fixed.keys() & given.keys()):
+            refuse(name, "is not for a setting: the supervisor chooses it")
+        env = {_TOKEN: token, "RINGMESH_LOG__LEVEL": "warning"} | fixed
+        env |= {name: value for name, value in given.items() if _knows(_CONFIGS[role], name)}
         load(_CONFIGS[role], None, env)
         result[role] = env
     return result
+
+
+def _known(name: str) -> bool:
+    """Whether any service has the setting that the variable ``name`` overlays."""
+    return any(_knows(config, name) for config in _CONFIGS.values())
 
 
 def _knows(config: type[BaseConfig], name: str) -> bool:

@@ -14,6 +14,8 @@ from services.mesh.settings import ROLES
 
 DEPTH: Final = "ringmesh_queue_depth"
 LATENCY: Final = "ringmesh_poll_latency_seconds"
+#: Between two parts of the head line; where a terminal is too narrow, the line is broken here.
+GAP: Final = "   "
 
 
 @dataclass(slots=True)
@@ -43,18 +45,34 @@ def microseconds(seconds: float | None) -> str:
 
 
 def head(elapsed: float, seconds: float, now: dict[str, Any], before: Totals, interval: float) -> str:
-    """One line: what was done so far and how fast it goes."""
+    """One line: what was done so far and how fast it goes. What must be 0 comes first: nobody may miss it."""
     totals = Totals.of(now)
     rate = max(interval, 1e-6)
     of = f" of {seconds:.0f}" if seconds < float("inf") else ""
     wrong = sum(now[part][key] for part in ("scmi", "net", "irq") for key in ("duplicated", "corrupted"))
-    return (
-        f"{elapsed:5.1f}{of} s   "
-        f"SCMI {totals.scmi} ({(totals.scmi - before.scmi) / rate:.0f}/s)   "
-        f"frames {totals.net} ({(totals.net - before.net) / rate:.0f}/s)   "
-        f"LPIs {totals.irq} ({(totals.irq - before.irq) / rate:.0f}/s)   "
-        f"map changes {totals.maps}   wrong {wrong}"
+    return GAP.join(
+        (
+            f"{elapsed:5.1f}{of} s",
+            f"wrong {wrong}",
+            f"SCMI {totals.scmi} ({(totals.scmi - before.scmi) / rate:.0f}/s)",
+            f"frames {totals.net} ({(totals.net - before.net) / rate:.0f}/s)",
+            f"LPIs {totals.irq} ({(totals.irq - before.irq) / rate:.0f}/s)",
+            f"map changes {totals.maps}",
+        )
     )
+
+
+def wrap(line: str, width: int) -> str:
+    """``line`` with each GAP that would stand beyond ``width`` columns, or lead beyond it, made a line break."""
+    first, *parts = line.split(GAP)
+    lines = [first]
+    for part in parts:
+        longer = lines[-1] + GAP + part
+        if len(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return "\n".join(lines)
 
 
 def queue_rows(scraper: Scraper) -> list[tuple[str, str, str, str, str]]:
@@ -78,8 +96,8 @@ def queue_rows(scraper: Scraper) -> list[tuple[str, str, str, str, str]]:
     return rows
 
 
-def render(line: str, scraper: Scraper, restarts: dict[str, int]) -> RenderableType:
-    """The whole live display."""
+def queue_table(scraper: Scraper) -> Table:
+    """One row a queue under a header."""
     table = Table(expand=False, pad_edge=False, box=None, header_style="bold")
     for title in ("service", "queue"):
         table.add_column(title)
@@ -87,5 +105,12 @@ def render(line: str, scraper: Scraper, restarts: dict[str, int]) -> RenderableT
         table.add_column(title, justify="right")
     for row in queue_rows(scraper):
         table.add_row(*row)
+    return table
+
+
+def render(line: str, scraper: Scraper, restarts: dict[str, int], width: int) -> RenderableType:
+    """The whole live display, for a terminal of ``width`` columns."""
     again = ", ".join(f"{role} {count}" for role, count in restarts.items() if count)
-    return Group(Text(line, style="bold"), table, Text(f"restarts: {again}" if again else ""))
+    return Group(
+        Text(wrap(line, width), style="bold"), queue_table(scraper), Text(f"restarts: {again}" if again else "")
+    )

@@ -32,18 +32,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--only", default="")
+    parser.add_argument("--profile", action="store_true", help="print also what profile_mesh finds")
     options = parser.parse_args()
+    names = sorted(path.stem for path in HERE.glob("bench_*.py"))
+    chosen = [name for name in names if options.only in name]
+    if not chosen:
+        parser.error(f"--only {options.only}: no such benchmark; there are {', '.join(names)}")
     everything: dict[str, Any] = {}
-    for path in sorted(HERE.glob("bench_*.py")):
-        if options.only not in path.stem:
-            continue
-        print(f"{path.stem} …", flush=True)
-        figures = run(path.stem)
-        everything[path.stem] = figures
+    for bench in chosen:
+        print(f"{bench} …", flush=True)
+        figures = run(bench)
+        everything[bench] = figures
         for name, values in figures.items():
             print(f"  {name:55} " + "  ".join(f"{key} {value}" for key, value in values.items()), flush=True)
     if options.json is not None:
         options.json.write_text(json.dumps(everything, indent=2) + "\n")
+    if options.profile:
+        print("profile_mesh …", flush=True)
+        subprocess.run([sys.executable, "-m", "tests.bench.profile_mesh"], cwd=HERE.parents[1], check=True)
     return 0
 
 

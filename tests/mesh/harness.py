@@ -40,12 +40,15 @@ def until(condition: Callable[[], Any], what: str, seconds: float = GUARD) -> An
 class Run:
     """One supervisor. ``lines`` is what it printed so far, ``log`` what came on standard error."""
 
-    def __init__(self, command: str, *args: str, report: Path | None = None) -> None:
+    def __init__(
+        self, command: str, *args: str, report: Path | None = None, variables: dict[str, str] | None = None
+    ) -> None:
         self._report = report
         full = [*RINGMESH, command, *args, *(["--report", str(report)] if report else [])]
         env = {key: value for key, value in os.environ.items() if not key.startswith("RINGMESH_")}
+        env |= {"RINGMESH_TOKEN": TOKEN} | (variables or {})
         self.popen: Final = subprocess.Popen(
-            full, cwd=ROOT, env=env | {"RINGMESH_TOKEN": TOKEN}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            full, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True, process_group=0,
         )  # fmt: skip
         self.lines: Final[list[str]] = []
@@ -105,7 +108,7 @@ class Run:
         """Wait until it has ended; its exit code."""
         code = self.popen.wait(seconds)
         for reader in self._readers:
-            reader.join(5)
+            reader.join(GUARD)
         return code
 
     def report(self) -> dict[str, Any]:
@@ -115,9 +118,11 @@ class Run:
 
 
 @contextlib.contextmanager
-def running(command: str, *args: str, report: Path | None = None) -> Iterator[Run]:
-    """A supervisor that is gone, its services too, when the block ends."""
-    run = Run(command, *args, report=report)
+def running(
+    command: str, *args: str, report: Path | None = None, variables: dict[str, str] | None = None
+) -> Iterator[Run]:
+    """A supervisor that is gone, its services too, when the block ends. ``variables`` are set in its environment."""
+    run = Run(command, *args, report=report, variables=variables)
     try:
         yield run
     finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from tests.mesh.harness import RINGMESH, ROOT, TOKEN, Run
+from tests.mesh.harness import GUARD, RINGMESH, ROOT, TOKEN, Run
 
 pytestmark = pytest.mark.mesh
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.mesh
 def ringmesh(*args: str, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"RINGMESH_TOKEN": token}
     return subprocess.run(
-        [*RINGMESH, *args], cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=30
+        [*RINGMESH, *args], cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=GUARD
     )
 
 
@@ -57,6 +57,20 @@ def test_show_prints_a_line_a_frame(capture: Path) -> None:
         assert f"{arrow} {tag} " in done.stdout
 
 
+def test_show_ends_quietly_when_its_reader_leaves(tmp_path: Path) -> None:
+    path = tmp_path / "long.cap"
+    path.write_bytes(msgpack.packb([1.0, "its", "out", msgpack.packb(["msi", 1])]) * 20_000)  # more than a pipe holds
+    with subprocess.Popen(
+        [*RINGMESH, "capture", "show", str(path)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as popen:
+        assert popen.stdout is not None
+        assert popen.stderr is not None
+        assert "msi" in popen.stdout.readline()
+        popen.stdout.close()
+        assert popen.stderr.read() == ""
+        assert popen.wait(GUARD) == 0
+
+
 def test_show_filters(capture: Path) -> None:
     args = ("--link", "guest", "--direction", "out", "--tag", "used", "--queue", "1")
     lines = ringmesh("capture", "show", str(capture), *args).stdout.splitlines()
@@ -71,6 +85,7 @@ def test_show_filters(capture: Path) -> None:
         (["show", str(Path(__file__)), "--direction", "up"], 2, "--direction"),
         (["show", str(Path(__file__))], 1, "record"),
         (["record", "http://127.0.0.1:1", "/dev/null"], 1, "127.0.0.1:1"),
+        (["record", "foo", "/dev/null"], 2, "'foo' is not a URL"),
         (["record", "http://127.0.0.1:1", "/dev/null", "--seconds", "inf"], 2, "--seconds"),
     ],
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import jsonschema
 import psutil
 import pytest
 
-from tests.mesh.harness import clean, gone, running, stop, until
+from tests.mesh.harness import GUARD, READY, RINGMESH, ROOT, clean, gone, running, stop, until
 from tests.mesh.report_schema import REPORT, ROLES
 
 pytestmark = pytest.mark.mesh
@@ -70,6 +72,11 @@ def test_a_run_reports_and_exits_with_0(tmp_path: Path) -> None:
     assert not run.log, "a run without trouble has nothing to warn of"
     assert gone(list(pids.values()))
     assert run.said("nothing lost, nothing doubled, nothing corrupted")
+    at = next(number for number, line in enumerate(run.lines) if line.startswith("service"))
+    assert run.lines[at].split() == ["service", "queue", "depth", "poll", "p50", "poll", "p99"]
+    table = run.lines[at : at + 11]  # ten queues
+    assert {line.split()[0] for line in table[1:]} == set(ROLES)
+    assert len(set(map(len, table))) == 1, "aligned"
 
 
 def test_twenty_seconds_move_what_was_promised(tmp_path: Path) -> None:
@@ -93,9 +100,24 @@ def test_three_guests_share_the_devices(tmp_path: Path) -> None:
     assert report["scmi"]["completed"] > 1000
 
 
-def _refused(*args: str) -> tuple[int, str]:
-    with running("run", *args) as run:
-        code = run.wait(20)
+def test_a_reader_that_leaves_does_not_end_the_run(tmp_path: Path) -> None:
+    report = tmp_path / "r.json"
+    with subprocess.Popen(
+        [*RINGMESH, "run", "--seconds", "2", "--report", str(report)], cwd=ROOT, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    ) as popen:  # fmt: skip
+        assert popen.stdout is not None
+        assert popen.stderr is not None
+        assert READY.match(popen.stdout.readline())
+        popen.stdout.close()
+        assert popen.stderr.read() == ""
+        assert popen.wait(GUARD) == 0
+    jsonschema.validate(json.loads(report.read_text()), REPORT)
+
+
+def _refused(*args: str, variables: dict[str, str] | None = None) -> tuple[int, str]:
+    with running("run", *args, variables=variables) as run:
+        code = run.wait()
         assert not run.lines, "nothing was started"
         return code, run.text
 
@@ -141,10 +163,28 @@ def test_usage_errors_exit_with_2_and_name_the_field(args: list[str], named: str
     assert named in said
 
 
-def test_a_setting_reaches_the_service_that_knows_it(tmp_path: Path) -> None:
-    with running("run", "--seconds", "2", "--set", "workload__net_window=0", report=tmp_path / "r.json") as run:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("RINGMESH_LOG__LEVEL", "x"), ("RINGMESH_NO__SUCH", "1"), ("RINGMESH_NO__PORT", "1"), ("RINGMESH_GUESTS", "2")],
+)
+def test_a_bad_variable_is_named_before_anything_starts(name: str, value: str) -> None:
+    code, said = _refused(variables={name: value})
+    assert code == 2
+    assert name in said
+    assert len(said.splitlines()) == 1
+
+
+def test_settings_and_variables_reach_the_service_that_knows_them(tmp_path: Path) -> None:
+    variables = {
+        "RINGMESH_ADMIN__PORT": "9100",  # as the image sets it, for a single service
+        "RINGMESH_WORKLOAD__NET_WINDOW": "0",
+        "RINGMESH_WORKLOAD__SCMI_WORKERS": "0",
+    }
+    setting = ("--set", "workload__scmi_workers=4")
+    with running("run", "--seconds", "2", *setting, report=tmp_path / "r.json", variables=variables) as run:
         assert run.wait() == 0, run.text
         report = run.report()
+    assert run.said("RINGMESH_ADMIN__PORT: not used, a mesh chooses its own addresses")
     assert report["net"]["tx"] == 0
     assert report["scmi"]["completed"] > 100
 
@@ -155,12 +195,12 @@ def test_a_signal_ends_the_run_in_order_and_the_report_comes(number: signal.Sign
         pids = [pid for pid, _ in run.services().values()]
         time.sleep(1.0)
         run.popen.send_signal(number)
-        assert run.wait(20) == 0, run.text
+        assert run.wait() == 0, run.text
         assert gone(pids)
         report: dict[str, Any] = run.report()
     jsonschema.validate(report, REPORT)
     assert not clean(report)
-    assert 0.5 < report["seconds"] < 10
+    assert 0.5 < report["seconds"] < 60
 
 
 def test_a_second_signal_forces_the_end() -> None:
@@ -172,9 +212,7 @@ def test_a_second_signal_forces_the_end() -> None:
         run.popen.send_signal(signal.SIGINT)
         until(lambda: run.said("waiting for what is in flight"), "drain")
         run.popen.send_signal(signal.SIGINT)
-        began = time.monotonic()
-        assert run.wait(20) == 130
-        assert time.monotonic() - began < 12  # the drain would take 15 s
+        assert run.wait() == 130, run.text  # the drain's end would be a report
         assert gone([pid for pid, _ in services.values()])
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,10 @@ def test_each_command_explains_itself(command: list[str]) -> None:
         (["serve", "cpu"], "cpu"),
         (["serve", "nic", "--config", "/nowhere.toml"], "--config"),
         (["capture", "record"], "ADMIN"),
+        (["capture", "record", "foo", "out"], "'foo' is not a URL"),
+        (["capture", "record", "ftp://localhost", "out"], "is not a URL"),
+        (["capture", "record", "http://:80", "out"], "is not a URL"),
+        (["capture", "record", "http://localhost:99999", "out"], "is not a URL"),
         (["capture", "record", "http://127.0.0.1:1", "/dev/null", "--direction", "up"], "--direction"),
         (["capture", "show", "/nowhere.cap"], "PATH"),
     ],
@@ -65,6 +71,29 @@ def test_usage_errors_exit_with_2_and_name_the_field(args: list[str], named: str
     assert code == 2
     assert named.lower() in err.lower()
     assert not out
+
+
+def test_the_version_is_the_installed_packages() -> None:
+    assert ringmesh("--version") == (0, f"ringmesh {version('ringmesh')}\n", "")
+
+
+def test_an_old_report_does_not_outlive_the_start_and_a_pipe_is_left_alone(tmp_path: Path) -> None:
+    report = tmp_path / "r.json"
+    report.write_text("{}")
+    assert ringmesh("run", "--set", "NO__SUCH=1", "--report", str(report))[0] == 2
+    assert not report.exists()
+    os.mkfifo(report)
+    assert ringmesh("run", "--set", "NO__SUCH=1", "--report", str(report))[0] == 2
+    assert report.is_fifo()
+
+
+def test_a_benchmark_that_is_not_there_is_a_usage_error_that_says_what_is() -> None:
+    command = [sys.executable, "-m", "services.cli", "bench", "--only", "nosuch"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "nosuch" in done.stderr
+    assert "bench_ring" in done.stderr
+    assert not done.stdout
 
 
 @pytest.mark.parametrize("role", list(Role))

@@ -108,6 +108,7 @@ class Loop:
             self.agent.rx_callback,
         )  # fmt: skip
         self.agent.attach(self.tx)
+        self.rx.on_broken = self.agent.channel_broken
         self.port.link_up()
         self.configure()
         self.world.spawn("deferred", self.workqueue.run())

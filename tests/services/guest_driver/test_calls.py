@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from common.errors import CallError, FrameError, LinkDownError
+from common.errors import CallError, FrameError, LinkDownError, RemoteError
 from common.runtime.link import Link, LinkClient, LinkServer
 from common.runtime.metrics import Metrics
 from common.wire.limits import MAX_FRAME
@@ -146,3 +146,14 @@ async def test_a_call_that_is_too_long_leaves_nothing_behind(pair: Pair) -> None
     with pytest.raises(FrameError):
         await pair.calls.call("set_map", b"x" * MAX_FRAME)
     assert not pair.calls._waiting
+
+
+@pytest.mark.parametrize("value", [None, "15", 1.5, [15], True])
+async def test_a_value_of_another_type_is_an_error_of_the_device(pair: Pair, value: object) -> None:
+    task = asyncio.get_running_loop().create_task(pair.calls.call("get_status", kind=int))
+    await until(lambda: pair.device.calls)
+    pair.answer(Return(pair.device.calls[0].seq, 0, value))
+    with pytest.raises(RemoteError, match="nic get_status") as caught:
+        await within(task)
+    assert (caught.value.field, caught.value.value) == ("return.value", value)
+    assert pair.client.link is not None

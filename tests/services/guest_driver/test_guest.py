@@ -11,7 +11,9 @@ import pytest
 
 from common.errors import CallError, LinkDownError, LocalError
 from common.virtio.features import Status
+from services.guest_driver import guest as guest_module
 from services.guest_driver.guest import FIRST_LPI
+from services.guest_driver.its_driver import ItsDriver
 from tests.services.guest_driver.mesh_rig import Mesh, stop_all, until, within
 
 
@@ -219,3 +221,33 @@ async def test_a_refused_map_is_the_callers_to_hear_of(mesh: Mesh) -> None:
     with pytest.raises(CallError) as caught:
         await mesh.guest.vmm.calls.call("set_map", 0, [])
     assert caught.value.errno == errno.EINVAL
+
+
+async def test_an_its_that_is_half_programmed_is_programmed_again_whoever_notices(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The link breaks while one task waits to try again: the next one goes on, for both."""
+    tries: list[str] = []
+
+    async def restore(_its: ItsDriver) -> None:
+        tries.append("restore")
+        if len(tries) == 1:
+            raise CallError("CREADR", errno.ETIMEDOUT, "no progress")
+
+    async def resume(_its: ItsDriver) -> None:
+        tries.append("resume")
+        if len(tries) == 3:
+            raise CallError("CREADR", errno.ETIMEDOUT, "no progress")
+
+    monkeypatch.setattr(ItsDriver, "restore", restore)
+    monkeypatch.setattr(ItsDriver, "resume", resume)
+    monkeypatch.setattr(guest_module, "ITS_RETRY", 0.05)
+    guest, actors = mesh.guest, mesh.guest.world.actors
+    guest._its_up(True)
+    await until(lambda: tries)
+    guest._its_up(False)
+    await until(lambda: guest.world.actors == actors)
+    assert tries == ["restore", "restore"]
+    guest._its_up(False)
+    await until(lambda: guest.world.actors == actors)
+    assert tries[2:] == ["resume", "restore"], "one that does not go on is not as it was mapped"

@@ -198,7 +198,7 @@ async def test_a_late_reply_frees_what_a_time_out_left(loop: Loop, poll: bool) -
     loop.accounted()
     loop.settle()
     await turns()
-    assert stats.err_msg_unexpected == 1
+    assert (stats.err_msg_unexpected, stats.err_msg_late) == (1, 1)
     assert not loop.agent.in_flight
     assert len(loop.tx.free_list) == loop.tx.max_msg
     loop.accounted()
@@ -315,6 +315,7 @@ async def test_a_second_reply_is_not_delivered(loop: Loop) -> None:
     task = await answered_with(loop, reply(REQUEST, bytes(8)), reply(REQUEST, b"\xff" * 8))
     assert await task == bytes(8)
     assert loop.agent.stats.err_msg_unexpected + loop.agent.stats.err_msg_invalid == 1
+    assert (loop.agent.stats.err_msg_late, loop.agent.stats.err_msg_overtaken) == (0, 0), "nobody owed it"
 
 
 async def test_a_polled_reply_under_another_header(loop: Loop) -> None:
@@ -345,6 +346,40 @@ async def test_a_broken_ring_ends_the_wait(loop: Loop) -> None:
         await rate_get(loop)
     assert loop.agent.stats.sent_fail == 1
     assert loop.agent.xfers_inflight == 0
+
+
+async def test_a_broken_ring_that_the_worker_finds_ends_every_wait(loop: Loop) -> None:
+    loop.device.holding = True
+    tasks = [spawn(rate_get(loop)), spawn(rate_get(loop, poll=True)), spawn(reading_later(loop))]
+    await turns()
+    loop.settle()
+    loop.memory.view(loop.layouts[CMDQ].device, 2, "H")[1] = 999
+    for _ in range(2):
+        loop.workqueue.queue_work(loop.tx.deferred_tx_work)
+        await turns()
+    async with asyncio.timeout(5):
+        results = await loop.run(asyncio.gather(*tasks, return_exceptions=True))
+    assert [type(result) for result in results] == [RingError] * 3
+    assert len(set(map(id, results))) == 3
+    assert loop.agent.xfers_inflight == 0
+    assert loop.agent.stats.channels_broken == 1
+    assert [(event, fields["queue"]) for event, fields in loop.logged] == [("SCMI channel is broken", "cmdq")]
+    assert loop.world.actors == 1, "the worker"
+
+
+async def test_a_broken_eventq_ends_the_waits_for_delayed_responses(loop: Loop) -> None:
+    task = spawn(reading_later(loop))
+    await turns()
+    loop.settle()
+    await turns()
+    loop.memory.view(loop.layouts[EVENTQ].device, 2, "H")[1] = 999
+    with pytest.raises(RingError):
+        loop.rx.complete_cb()
+    with pytest.raises(RingError, match=r"used\.idx"):
+        async with asyncio.timeout(5):
+            await task
+    assert [(event, fields["queue"]) for event, fields in loop.logged] == [("SCMI channel is broken", "eventq")]
+    assert await loop.run(rate_get(loop)) == (300).to_bytes(8, "little"), "commands still go"
 
 
 # --- delayed responses ------------------------------------------------------------------------------------------------
@@ -389,6 +424,28 @@ async def test_a_delayed_response_before_its_response(loop: Loop) -> None:
     assert not loop.agent.in_flight
     assert len(loop.tx.free_list) == loop.tx.max_msg
     loop.accounted()
+
+
+async def test_a_response_right_behind_the_delayed_one_that_overtook_it(loop: Loop) -> None:
+    loop.device.holding = True
+    task = spawn(reading_later(loop))
+    await turns()
+    loop.settle()
+    _, request, _ = loop.device.held[0]
+    word = header.as_delayed(int.from_bytes(request[:4], "little"))
+    event, _ = loop.device.buffers.popleft()
+    loop.device.queues[EVENTQ].complete(
+        event, header.HEADER.pack(word) + bytes(4) + bytes(4) + (7).to_bytes(8, "little") + bytes(8)
+    )
+    loop.device.batch_end()
+    loop.settle()
+    loop.device.let_go()
+    loop.device.batch_end()
+    loop.settle()  # the waiter has not run in between
+    assert (await task)[0].value == 7
+    stats = loop.agent.stats
+    assert (stats.err_msg_invalid, stats.err_msg_overtaken, stats.err_msg_unexpected) == (1, 1, 0)
+    assert not loop.agent.in_flight
 
 
 async def test_an_early_delayed_response_ends_a_polled_wait_and_the_message_stays_the_devices(loop: Loop) -> None:
@@ -518,6 +575,43 @@ async def test_a_restart_with_commands_in_flight(loop: Loop, poll: bool) -> None
     loop.accounted()
     assert len(loop.tx.free_list) == loop.tx.max_msg
     assert await loop.run(rate_get(loop, poll=poll)) == (300).to_bytes(8, "little")
+
+
+async def test_a_delayed_response_that_is_lost_with_its_platform(loop: Loop) -> None:
+    task = spawn(reading_later(loop))
+    await turns()
+    loop.settle()
+    await turns()
+    plain = spawn(rate_get(loop))
+    await turns()
+    loop.restart_device()
+    loop.agent.platform_reset()
+    with pytest.raises(ScmiError, match="SENSOR_READING_COMPLETE") as raised:
+        async with asyncio.timeout(5):
+            await task
+    assert raised.value.status == Status.COMMS_ERROR
+    assert loop.agent.stats.delayed_response_reset == 1
+    assert await loop.run(plain) == (300).to_bytes(8, "little"), "a command without a response goes to the new one"
+    assert not loop.agent.in_flight
+    assert loop.agent.stats.err_msg_unexpected == 0
+
+
+async def test_a_polled_response_that_another_loop_dequeued_before_the_platform_was_reset(loop: Loop) -> None:
+    loop.interrupts = False
+    payload = (0).to_bytes(4, "little") + (1).to_bytes(4, "little")
+    later = spawn(loop.agent.do_xfer_with_response(SENSOR, 6, payload, poll=True))
+    other = spawn(rate_get(loop, poll=True))
+    await turns()
+    loop.settle()
+    assert loop.tx.poll_done(loop.agent.in_flight[1])
+    loop.agent.platform_reset()
+    with pytest.raises(ScmiError) as raised:
+        async with asyncio.timeout(5):
+            await later
+    assert raised.value.status == Status.COMMS_ERROR
+    assert await other == (300).to_bytes(8, "little")
+    assert len(loop.tx.free_list) == loop.tx.max_msg
+    assert not loop.agent.in_flight
 
 
 async def test_a_lost_connection_repeats_answers(loop: Loop) -> None:

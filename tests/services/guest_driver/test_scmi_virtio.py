@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.errors import ChannelBusyError, LocalError, ScmiError, XferTimeoutError
+from common.errors import ChannelBusyError, LocalError, RingError, ScmiError, XferTimeoutError
 from common.runtime.world import AsyncWorld
 from common.scmi import clock, header
 from common.scmi.status import ProtocolId, Status
@@ -50,6 +50,7 @@ class Bench:
         memory = world.memory(1 << 16)
         at = SplitLayout.packed_at(0, SIZE)
         self.driver = world.new(SplitDriver, world, memory, at)
+        self.at = at
         self.device = world.new(SplitDevice, world, memory, at)
         self.memory = memory
         self.workqueue = world.new(WorkQueue, world)
@@ -193,6 +194,32 @@ def test_what_comes_behind_the_polled_reply_is_not_forgotten(bench: Bench) -> No
     assert not bench.tx.pending_cmds_list
     bench.work()
     assert bench.came == [2]
+
+
+def test_what_was_dequeued_for_others_before_the_ring_broke_is_not_forgotten(bench: Bench) -> None:
+    broken: list[RingError] = []
+    bench.tx.on_broken = lambda _channel, error: broken.append(error)
+    bench.send(1)
+    polled = bench.send(2, poll=True)
+    bench.answer(1)
+    bench.memory.write(bench.at.device + 4 + 8, (999).to_bytes(4, "little"))
+    bench.memory.view(bench.at.device, 2, "H")[1] = 2
+    for _ in range(2):
+        with pytest.raises(RingError):
+            bench.tx.poll_done(polled)
+    bench.work()
+    assert bench.came == [1]
+    assert [error.field for error in broken] == ["used.id"], "told once"
+
+
+def test_the_worker_lives_on_when_the_ring_breaks(bench: Bench) -> None:
+    bench.send(1)
+    bench.memory.view(bench.at.device, 2, "H")[1] = 100
+    bench.tx.deferred_tx_worker()
+    assert bench.tx.broken
+    with pytest.raises(RingError):
+        bench.tx.complete_cb()
+    assert bench.tx.users.load() == 1
 
 
 def test_time_out_then_the_interrupt(bench: Bench) -> None:

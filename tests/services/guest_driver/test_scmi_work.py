@@ -10,6 +10,9 @@ import pytest
 
 from common.errors import ChannelBusyError, LinkDownError, ScmiError, XferTimeoutError
 from common.scmi.status import Status
+from services.guest_driver.guest import CMDQ
+from services.guest_driver.workload import books
+from services.scmi_platform.platform import Platform
 from tests.services.guest_driver.mesh_rig import Mesh, until, within
 
 
@@ -77,6 +80,71 @@ async def test_a_rate_that_a_restart_made_uncertain_is_not_held_against_the_plat
     assert work._rates == {}
 
 
+async def test_one_in_so_many_commands_is_asynchronous(mesh: Mesh) -> None:
+    work = mesh.load.scmi
+    assert work._known.slow
+    work.start()
+    stats = mesh.guest.agent.stats
+    await until(lambda: stats.delayed_response_ok > 20)
+    await within(work.stop())
+    assert work.books.completed / 24 < stats.delayed_response_ok < work.books.completed / 8
+    assert balance(mesh) == work.books.corrupted == 0
+    assert (work._async_rates, work._async_readings) == (0, 0)
+
+
+async def test_no_more_asynchronous_commands_than_the_platform_takes(mesh: Mesh) -> None:
+    work = mesh.load.scmi
+    clock = min(work._known.clocks)
+    work._async_readings = work._known.async_readings
+    assert await within(work._do_async(0, clock)), "a rate change instead"
+    assert not await within(work._do_async(0, None))
+    work._async_readings, work._async_rates = 0, work._known.async_rates
+    assert await within(work._do_async(1, clock)), "a reading instead"
+    assert (work.books.completed, work.books.corrupted, work.books.rtt.count) == (2, 0, 0)
+
+
+async def test_a_wrong_delayed_response_is_noticed(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = mesh.load.scmi
+
+    async def other(_client: object, clock: int, rate: int) -> tuple[int, int]:
+        return clock, rate + 1
+
+    monkeypatch.setattr(type(mesh.guest.agent.clock), "rate_set_async", other)
+    assert await work._do_async(1, min(work._known.clocks))
+    assert work.books.corrupted == 1
+
+
+@pytest.mark.parametrize("taken", [True, False])
+@pytest.mark.parametrize("mine", [True, False])
+async def test_a_delayed_response_that_is_lost_with_the_platform_is_refused(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch, mine: bool, taken: bool
+) -> None:
+    """Whether the driver has taken the response itself before the platform goes, or it waits on the ring."""
+    work, later = mesh.load.scmi, Platform.later
+
+    def much_later(platform: Any, agent: Any, request: bytes, _seconds: float, *rest: Any) -> bool:
+        return later(platform, agent, request, 600.0, *rest)
+
+    monkeypatch.setattr(Platform, "later", much_later)
+    clock = min(work._known.clocks) if mine else None
+    line = mesh.guest.vcpus.lines[CMDQ]
+    await until(mesh.guest.vcpus.settled)
+    delivered = line.delivered
+    if not taken:
+        line.handler = lambda: None
+    task = asyncio.get_running_loop().create_task(work._do_async(1, clock))
+    in_flight = mesh.guest.agent.in_flight
+    await until(lambda: line.delivered > delivered)
+    assert any(in_flight[token].awaits_delayed for token in in_flight) == taken
+    await mesh.restart("scmi")
+    await within(task, 5.0)
+    assert (work.books.sent, work.books.completed, work.books.refused_after_reset) == (1, 1, 1)
+    mesh.guest.scmi_port.queues[CMDQ].again_sent = 2
+    report = books([mesh.load])["scmi"]
+    assert (report["refused_after_reset"], report["re_executed"], report["timed_out"]) == (1, 2, 0)
+    assert (report["lost"], report["duplicated"], report["corrupted"]) == (0, 0, 0)
+
+
 TROUBLES: list[tuple[Callable[[], Exception], dict[str, int]]] = [
     (lambda: ScmiError("trip", Status.COMMS_ERROR), {"refused_after_reset": 1}),
     (lambda: ScmiError("trip", Status.DENIED), {"corrupted": 1}),
@@ -123,6 +191,7 @@ async def test_a_platform_without_sensors_and_clocks(mesh: Mesh) -> None:
     work._known.clocks.clear()
     work._known.sensors.clear()
     work._known.chased.clear()
+    work._known.slow.clear()
     work.start()
     await until(lambda: work.books.completed > 40)
     await within(work.stop())

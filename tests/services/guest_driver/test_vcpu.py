@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from common.errors import RingError
 from common.histogram import Histogram
 from services.guest_driver.vcpu import IrqLine, IrqStats, Vcpus
 
@@ -88,3 +89,22 @@ def test_corrupted(bench: Bench, vcpu: int, intid: int, number: int) -> None:
     assert not bench.vcpus.take(vcpu, intid, number)
     assert bench.ran == []
     assert bench.vcpus.close() == IrqStats(raised=2, lost=2, corrupted=1)
+
+
+def test_a_handler_that_fails_is_counted_and_told_once(bench: Bench) -> None:
+    told: list[tuple[str, dict[str, object]]] = []
+
+    def handler() -> None:
+        raise RingError("used.idx", 9, 4)
+
+    vcpus = Vcpus(lambda: 1.0, Histogram(), lambda event, **fields: told.append((event, fields)))
+    line = IrqLine("scmi0", 16, 0, 8192, 0, handler)
+    vcpus.request_irq(line)
+    vcpus.raised(line, 2)
+    assert [vcpus.take(0, 8192, number) for number in (1, 2, 2)] == [True] * 3, "each is ended"
+    assert line.failed == 3
+    assert [(event, fields["line"]) for event, fields in told] == [("interrupt handler failed", "scmi0")]
+    assert vcpus.close() == IrqStats(raised=2, delivered=2, duplicated=1)
+    bench.a.handler = handler
+    bench.raise_(bench.a, 1)
+    assert bench.vcpus.take(0, 8192, 1), "without anybody to tell"

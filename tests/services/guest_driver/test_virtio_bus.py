@@ -16,7 +16,7 @@ from common.virtio.device import OPS
 from common.virtio.features import DeviceId, Feature, mask
 from common.virtio.msi_source import MsiSource
 from common.virtio.split_layout import SplitLayout
-from common.wire.messages import Call, Message, Notice
+from common.wire.messages import Call, Message, Notice, Return
 from services.guest_driver.port import Port
 from services.guest_driver.virtio_bus import DevicePlan, QueuePlan, VirtioBus
 from services.vdpa_nic.backend import Echo
@@ -33,6 +33,8 @@ class Nic:
     def __init__(self, queue_size: int) -> None:
         self.heard: list[Call] = []
         self.cut_at: Callable[[Call], bool] = lambda _call: False
+        #: op → what it answers in place of the device
+        self.odd: dict[str, Any] = {}
         self.link: Link | None = None
         self.device = NicDevice(
             send=self.send,
@@ -60,6 +62,9 @@ class Nic:
             if self.cut_at(message):
                 self.cut_at = lambda _call: False
                 link.close("test")
+                return
+            if message.op in self.odd:
+                link.send(Return(message.seq, 0, self.odd[message.op]))
                 return
         self.device.frame(message)
 
@@ -138,10 +143,11 @@ class Bench:
         await self.client.start()
         await within(self.client.wait_up())
 
-    async def renew(self, epoch: int, queue_size: int = 64) -> None:
+    async def renew(self, epoch: int, queue_size: int = 64, odd: dict[str, Any] | None = None) -> None:
         """Another NIC comes up in the place of the old one."""
         await self.server.close()
         self.nic = Nic(queue_size)
+        self.nic.odd = odd or {}
         await self.serve(epoch)
 
     def alive(self) -> bool:
@@ -288,11 +294,28 @@ async def test_a_device_that_comes_back_smaller_is_an_error_and_no_crash(bench: 
     await within(bench.bus.probe(bench.plan()))
     await bench.renew(2, queue_size=8)
     await until(lambda: any(level == "error" for level, _, _ in bench.log.lines))
-    assert bench.world.actors == 0
+    await until(lambda: not bench.world.actors)
     assert bench.nic.device.status == 11
     await bench.renew(3)
     await until(lambda: bench.nic.device.status == 15)
     assert bench.bus.restarts == 2
+
+
+@pytest.mark.parametrize("op", ["get_status", "set_status", "get_vq_num_max"])
+async def test_a_device_that_comes_back_talking_nonsense_is_an_error_and_no_crash(bench: Bench, op: str) -> None:
+    await within(bench.bus.probe(bench.plan()))
+    await bench.renew(2, odd={op: None})
+    await until(lambda: any(level == "error" for level, _, _ in bench.log.lines))
+    await until(lambda: not bench.world.actors)
+    await bench.renew(3)
+    await until(lambda: bench.nic.device.status == 15)
+
+
+@pytest.mark.parametrize("op", ["get_device_id", "get_device_features", "get_vq_num_max"])
+async def test_a_probe_refuses_a_value_of_another_type(bench: Bench, op: str) -> None:
+    bench.nic.odd = {op: "1"}
+    with pytest.raises(RemoteError, match=op):
+        await within(bench.bus.probe(bench.plan()))
 
 
 async def test_notices(bench: Bench) -> None:

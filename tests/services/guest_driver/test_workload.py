@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from services.guest_driver.workload import books
+from services.vdpa_nic.config import BackendConfig
 from tests.services.guest_driver.mesh_rig import Mesh, until, within
 
 
@@ -128,3 +129,29 @@ async def test_an_action_that_fails_is_put_off(mesh: Mesh) -> None:
     await until(lambda: mesh.guest.vmm.changes > 2)
     await within(load.stop())
     spotless(books([load]))
+
+
+async def test_a_nic_that_replays(mesh: Mesh) -> None:
+    """What it plays must be the capture, before and after it restarts; what is sent is not expected back."""
+    await mesh.stop("guest", "nic")
+    mesh.backend = BackendConfig(kind="replay", rate=4000.0)
+    mesh.workload["net"] = "replay"
+    await mesh.start("nic", "guest")
+    load = mesh.load
+    load.start()
+    await until(lambda: load.net.rx > 500)
+    await mesh.restart("nic")
+    rx, tx = load.net.rx, load.net.tx
+    await until(lambda: load.net.rx > rx + 500 and load.net.tx > tx + 100)
+    await within(load.stop())
+    spotless(books([load]))
+
+
+async def test_a_replay_of_another_capture_is_noticed(mesh: Mesh) -> None:
+    await mesh.stop("guest", "nic")
+    mesh.backend = BackendConfig(kind="replay", rate=4000.0)
+    mesh.workload |= {"net": "replay", "net_window": 0}
+    await mesh.start("nic", "guest")
+    mesh.load.net._where.clear()
+    mesh.load.net._frames[:] = [b"other"] * len(mesh.load.net._frames)
+    await until(lambda: mesh.load.net.corrupted)

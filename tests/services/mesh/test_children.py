@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from pathlib import Path
 
 import pytest
 
@@ -13,8 +12,9 @@ from services.mesh.ports import LOOPBACK
 from services.mesh.settings import ROLES
 
 
-def _mesh(said: list[str] | None = None, board: Path | None = None, **settings: str) -> Mesh:
-    return Mesh(guests=1, board=board, settings=settings, say=(said if said is not None else []).append)
+def _mesh(said: list[str] | None = None, inherited: dict[str, str] | None = None, **settings: str) -> Mesh:
+    say = (said if said is not None else []).append
+    return Mesh(guests=1, board=None, settings=settings, inherited=inherited, say=say)
 
 
 def test_the_first_restart_is_immediate_then_pauses_double_up_to_a_cap() -> None:
@@ -24,19 +24,20 @@ def test_the_first_restart_is_immediate_then_pauses_double_up_to_a_cap() -> None
     assert pauses[-1] == BACKOFF_CAP
 
 
-async def test_a_token_is_made_unless_one_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RINGMESH_TOKEN", raising=False)
+async def test_a_token_is_made_unless_one_is_given() -> None:
     one, other = _mesh(), _mesh()
     assert one.made_token
     assert one.token != other.token
     assert len(one.token) >= 32
-    monkeypatch.setenv("RINGMESH_TOKEN", "given")
-    third = _mesh()
+    third = _mesh(inherited={"RINGMESH_TOKEN": "given"})
     assert (third.token, third.made_token) == ("given", False)
     assert {child.env["RINGMESH_TOKEN"] for child in third.children.values()} == {"given"}
-    fourth = _mesh(RINGMESH_TOKEN="set")
+    fourth = _mesh(inherited={"RINGMESH_TOKEN": "given"}, RINGMESH_TOKEN="set")
     assert fourth.token == "set"
-    for mesh in (one, other, third, fourth):
+    fifth = _mesh(RINGMESH_TOKEN="")
+    assert fifth.made_token
+    assert {child.env["RINGMESH_TOKEN"] for child in fifth.children.values()} == {fifth.token}
+    for mesh in (one, other, third, fourth, fifth):
         await mesh.stop()
 
 

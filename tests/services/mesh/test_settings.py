@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from common.errors import ConfigError
-from services.mesh.settings import DEVICES, ROLES, environments
+from services.mesh.settings import DEVICES, ROLES, environments, inherit
 
 
 def _environments(**changes: Any) -> dict[str, dict[str, str]]:
@@ -54,12 +54,46 @@ def test_a_setting_goes_where_it_is_known() -> None:
         ({"RINGMESH_GUESTS": "3"}, "GUESTS"),
         ({"RINGMESH_LISTEN__PORT": "3"}, "LISTEN__PORT"),
         ({"RINGMESH_LOG": "x"}, "log"),
+        ({"RINGMESH_TOKEN_FILE": "/run/secret"}, "TOKEN_FILE"),
     ],
 )
 def test_a_bad_setting_is_named(setting: dict[str, str], key: str) -> None:
     with pytest.raises(ConfigError) as caught:
         _environments(settings=setting)
     assert caught.value.key == key
+
+
+def test_an_inherited_variable_goes_where_it_is_known_and_gives_way_to_a_setting() -> None:
+    inherited = {"RINGMESH_LOG__LEVEL": "info", "RINGMESH_WORKLOAD__NET_WINDOW": "3"}
+    envs = _environments(inherited=inherited, settings={"RINGMESH_LOG__LEVEL": "error"})
+    assert {env["RINGMESH_LOG__LEVEL"] for env in envs.values()} == {"error"}
+    assert [role for role in ROLES if "RINGMESH_WORKLOAD__NET_WINDOW" in envs[role]] == ["guest"]
+
+
+@pytest.mark.parametrize("name", ["RINGMESH_NOPE", "RINGMESH_NOPE__PORT", "RINGMESH_GUESTS", "RINGMESH_TOKEN_FILE"])
+def test_a_bad_inherited_variable_is_named(name: str) -> None:
+    inherited, addresses = inherit({name: "3"})
+    assert not addresses
+    with pytest.raises(ConfigError) as caught:
+        _environments(inherited=inherited)
+    assert (caught.value.source, caught.value.key) == ("environment", name)
+
+
+def test_inherited_addresses_give_way_and_are_told() -> None:
+    environ = {"RINGMESH_LISTEN__PORT": "1", "RINGMESH_ADMIN__HOST": "::", "RINGMESH_log__level": "info", "HOME": "/"}
+    inherited, addresses = inherit(environ)
+    assert addresses == ["RINGMESH_ADMIN__HOST", "RINGMESH_LISTEN__PORT"]
+    assert inherited == {"RINGMESH_LOG__LEVEL": "info"}
+
+
+def test_the_board_may_be_a_setting_and_the_option_goes_before_what_was_inherited(tmp_path: Path) -> None:
+    shipped = Path(__file__).resolve().parents[3] / "deploy" / "boards" / "juno-r2.toml"
+    assert _environments(settings={"RINGMESH_BOARD": str(shipped)})["scmi"]["RINGMESH_BOARD"] == str(shipped)
+    other = {"RINGMESH_BOARD": str(tmp_path / "none.toml")}
+    assert _environments(board=shipped, inherited=other)["scmi"]["RINGMESH_BOARD"] == str(shipped)
+    for given in ({"settings": other}, {"inherited": other}, {"settings": other, "board": shipped}):
+        with pytest.raises(ConfigError):
+            _environments(**given)
 
 
 def test_the_board_is_read_before_anything_starts(tmp_path: Path) -> None:

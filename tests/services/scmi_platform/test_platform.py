@@ -16,6 +16,7 @@ from common.scmi.status import Status
 from tests.services.scmi_platform.scmi_rig import JUNO, Rig, words
 
 CLOCK, SENSOR = 0x14, 0x15
+#: a recorded boot of real Linux: shared data that stands beside the checkout, not in it
 PROBE = Path(__file__).resolve().parents[4] / "shared" / "linux-guest" / "probe.jsonl"
 STATUSES = {int(status) for status in Status}
 
@@ -243,7 +244,7 @@ def test_twenty_thousand_mutated_messages() -> None:
 def test_replay_of_a_linux_probe() -> None:
     """Every 0x10, 0x14 and 0x15 request of a recorded boot gets a reply of the shape that Linux has room for."""
     if not PROBE.exists():
-        pytest.skip(f"no recording of a Linux guest beside this checkout ({PROBE.name})")
+        pytest.skip("no recording of a Linux guest beside this checkout (../shared/linux-guest/probe.jsonl)")
     rig = Rig(board=JUNO)
     # The recording is of a platform with version 2 of the clock protocol, so the guest sent its two-word CONFIG_SET.
     rig.ask(CLOCK, 0x10, words(0x20000))
