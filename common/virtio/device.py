@@ -25,6 +25,10 @@ from common.virtio.remote_queue import RemoteQueue
 from common.wire.messages import Avail, Broken, Call, Chain, Destroy, Irq, Message, Notice, Resync, Return, Saved
 
 
+#: Kinds of refused calls that one device logs.
+MAX_LOGGED: Final = 64
+
+
 class Phase(IntFlag):
     """Where the driver is in the initialisation of virtio 1.3 §3.1.1."""
 
@@ -127,6 +131,7 @@ class VirtioDevice(ABC):
         #: queues that a port still holds from an earlier incarnation: they are attached to with REFETCH
         self.resumed: set[int] = set()
         self._table: Final = OPS | self.more_ops
+        self._refused: Final[set[tuple[str, int]]] = set()
 
     @property
     def phase(self) -> Phase:
@@ -230,8 +235,11 @@ class VirtioDevice(ABC):
         except RemoteError as error:
             code, reason = errno.EINVAL, f"{call.op}: {error}"
         self.stats.calls_refused += 1
-        self.log("call_refused", op=call.op, errno=code, reason=reason)
-        return Return(call.seq, code, reason)
+        said = (call.op[:40], code)
+        if said not in self._refused and len(self._refused) < MAX_LOGGED:  # each kind once, counted always
+            self._refused.add(said)
+            self.log("call_refused", op=said[0], errno=code, reason=reason[:256])
+        return Return(call.seq, code, reason[:256])
 
     def _call(self, name: str, args: list[Any]) -> Any:
         op = self._table.get(name)

@@ -9,7 +9,7 @@ import pytest
 
 from common.errors import MemoryFaultError, RemoteError
 from common.memory import GuestMemory, MemoryKey
-from common.virtio.device import OPS, Phase, VirtioDevice
+from common.virtio.device import MAX_LOGGED, OPS, Phase, VirtioDevice
 from common.virtio.features import Feature, Status
 from common.virtio.split_layout import SplitLayout
 from common.wire.messages import (
@@ -405,3 +405,20 @@ def test_destroy_only_where_an_object_stands() -> None:
     device, sent, _ = make()
     device.reset()
     assert not any(isinstance(m, Destroy) for m in sent)
+
+
+def test_refusals_are_counted_always_and_logged_once_a_kind() -> None:
+    device, _, _ = make()
+    said: list[dict[str, Any]] = []
+    device.log = lambda _event, **context: said.append(context)
+    for _ in range(50):
+        refused(device, "x" * 100_000)
+        refused(device, "get_config", 0, 1 << 20)
+    assert [(line["op"], line["errno"]) for line in said] == [
+        ("x" * 40, errno.EOPNOTSUPP),
+        ("get_config", errno.EINVAL),
+    ]
+    assert all(len(line["reason"]) <= 256 for line in said)
+    for number in range(1000):
+        refused(device, f"op{number}")
+    assert len(said) == MAX_LOGGED
