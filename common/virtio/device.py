@@ -24,7 +24,6 @@ from common.virtio.msi_source import MsiSource
 from common.virtio.remote_queue import RemoteQueue
 from common.wire.messages import Avail, Broken, Call, Chain, Destroy, Irq, Message, Notice, Resync, Return, Saved
 
-
 #: Kinds of refused calls that one device logs.
 MAX_LOGGED: Final = 64
 
