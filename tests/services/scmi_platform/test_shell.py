@@ -239,6 +239,8 @@ async def test_commands_and_metrics(mesh: Mesh, guest: Guest) -> None:
     assert metrics.value("ringmesh_scmi_device_commands_total", guest="vm0") == 100
     assert metrics.value("ringmesh_device_chains_total", guest="vm0") == 100 + guest.rx.max_msg
     assert metrics.value("ringmesh_queue_depth", queue="eventq") == guest.rx.max_msg
+    # the mean since the last look, then what is there: nothing
+    assert metrics.value("ringmesh_queue_depth", queue="cmdq") > 0
     assert metrics.value("ringmesh_queue_depth", queue="cmdq") == 0
     text = metrics.render().decode()
     assert 'ringmesh_poll_latency_seconds_count{queue="cmdq",service="scmi"}' in text
