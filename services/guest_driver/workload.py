@@ -32,7 +32,8 @@ class Workload:
         self.running = False
         self._stopped: Final = guest.world.event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._lost_frames = 0
+        #: settled by stop()
+        self.lost_frames = 0
         guest.receive = self._received
         guest.after_tx = self._top_up
         guest.on_scmi_restart = self.scmi.platform_restarted
@@ -68,15 +69,15 @@ class Workload:
         deadline = monotonic() + self.config.drain_seconds
         while monotonic() < deadline and not self._drained():  # noqa: ASYNC110  (many things end it)
             await asyncio.sleep(DRAIN_STEP)
-        self._lost_frames = self.net.close()
+        self.lost_frames = self.net.close()
 
     def _drained(self) -> bool:
         return not self.net.outstanding and self.guest.vcpus.settled()
 
     async def _every(self, seconds: float, action: Any) -> None:
         """``action()`` again and again; a device that is restarting just now is no error."""
-        # a stop shall not wait for a long interval to end
         put_off = 0
+        # a stop shall not wait for a long interval to end
         while not await self._stopped.wait(seconds):
             try:
                 await action()
@@ -108,10 +109,6 @@ class Workload:
         if self.running:
             # the frames put in doubt do not fill the window; what is sent now waits in the ring for the new NIC
             self._top_up()
-
-    @property
-    def lost_frames(self) -> int:
-        return self._lost_frames
 
 
 def _nanoseconds() -> int:
