@@ -96,7 +96,7 @@ class Event(Protocol):
     async def wait(self, timeout: float | None = None) -> bool:
         """Wait until set. With ``timeout`` (seconds) False means that it expired first; never raises.
 
-        In the lab a time-out is an event that *may* fire, whatever its length.
+        In the lab a time-out is an event that *may* fire, whatever its length; only an infinite one never does.
         """
         ...
 

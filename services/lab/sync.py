@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from types import TracebackType
 
 from services.lab.actor import BLOCKED, LAZY, READY, Actor
@@ -87,7 +88,8 @@ class Mutex(Lock):
 
 
 class Event(WorldMade):
-    """A flag that actors wait for. A wait with a time-out may end at any time before the flag is set."""
+    """A flag that actors wait for. A wait with a time-out may end at any time before the flag is set; one of
+    infinite length never does."""
 
     __slots__ = ("_flag", "lab_name", "run")
 
@@ -128,7 +130,7 @@ class Event(WorldMade):
             return self._flag
         loc = (self.lab_name, "set")
         run.no_sleep_here(run.current, f"{self.lab_name}.wait()")
-        run.gated("wait", loc, False, _Waiting(self, timeout is not None))
+        run.gated("wait", loc, False, _Waiting(self, timeout is not None and timeout != inf))
         run.note("wait", loc, "set" if self._flag else "time-out")
         return self._flag
 
@@ -197,16 +199,17 @@ class Atomic(WorldMade):
 
 
 class Deadline(WorldMade):
-    """A flag that an actor of its own may raise at any time until it is cancelled."""
+    """A flag that an actor of its own may raise at any time until it is cancelled; never, at infinity."""
 
     __slots__ = ("_cancelled", "_expired", "lab_name", "run")
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, seconds: float = 0.0) -> None:
         self.run = run
         self.lab_name = run.name("deadline")
         self._expired = False
         self._cancelled = False
-        run.spawn(self.lab_name, self._fire(), daemon=True)
+        if seconds != inf:
+            run.spawn(self.lab_name, self._fire(), daemon=True)
 
     def state(self) -> int:
         return BLOCKED if self._cancelled else LAZY

@@ -68,8 +68,8 @@ class LabWorld(WorldMade):
         return Event(self.run)
 
     def deadline(self, seconds: float) -> Deadline:
-        """May expire at any time, whatever ``seconds`` says."""
-        return Deadline(self.run)
+        """May expire at any time, whatever ``seconds`` says, as long as it is finite."""
+        return Deadline(self.run, seconds)
 
     def spawn(self, name: str, coro: Coroutine[Any, Any, Any], /) -> None:
         self.run.spawn(name, coro)
