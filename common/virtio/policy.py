@@ -19,6 +19,8 @@ class PortPolicy(IntFlag):
     REPLAY_KICK = 4
     #: send again every chain that was fetched and not used: this device has never seen them
     REFETCH = 8
+    #: a fault on purpose: used elements for chains that are not in flight are written all the same
+    UNCHECKED = 16
 
 
 #: What our devices ship: no buffer is ever stranded.

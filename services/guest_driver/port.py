@@ -316,6 +316,9 @@ class Port:
             for head, written in elems:
                 entry = in_flight.get(head)
                 if entry is None:
+                    if queue.policy & PortPolicy.UNCHECKED and 0 <= head < ring.size:
+                        pushed.append((head, len(written)))
+                        continue
                     raise RemoteError("used.head", head, None, "not in flight")
                 if written:
                     _, segments, readable = entry

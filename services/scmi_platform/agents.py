@@ -65,9 +65,10 @@ class Agents:
         return number
 
     def attach(self, agent: int, channel: Channel) -> None:
-        """``channel`` is the agent's from now on. An agent that comes with a new one starts afresh."""
+        """``channel`` is the agent's from now on. An agent that comes with a new one begins anew;
+        what it had set stays."""
         if agent in self._channels:
-            self.platform.reset_agent(agent)
+            self.platform.reset_agent(agent, settings=False)
         self._channels[agent] = channel
 
     def _p2a(self, agent: int) -> bool:

@@ -9,6 +9,7 @@ import msgspec
 
 from common.runtime.config import AdminConfig, ListenConfig, PeerConfig
 from common.runtime.device_service import DeviceConfig
+from services.scmi_platform.faults import FaultPlan
 
 #: The board that ships with the project.
 DEFAULT_BOARD: Final = Path(__file__).resolve().parents[2] / "deploy" / "boards" / "juno-r2.toml"
@@ -22,3 +23,4 @@ class ScmiConfig(DeviceConfig, kw_only=True):
     its: PeerConfig = msgspec.field(default_factory=lambda: PeerConfig(port=7103))
     device_id: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)] = 0x10
     board: str = str(DEFAULT_BOARD)
+    faults: FaultPlan = msgspec.field(default_factory=FaultPlan)

@@ -20,8 +20,10 @@ from common.scmi.header import DELAYED_RESPONSE, HEADER, TYPE_MASK, TYPE_SHIFT
 from common.virtio.device import Phase, VirtioDevice
 from common.virtio.features import DESC_F_WRITE, SCMI_F_P2A_CHANNELS, DeviceId, Feature, mask
 from common.virtio.msi_source import MsiSource
+from common.virtio.policy import PortPolicy
 from common.virtio.remote_queue import RemoteQueue
 from common.wire.messages import Chain, Message
+from services.scmi_platform.faults import FaultPlan, Faults
 from services.scmi_platform.platform import Platform
 
 CMDQ: Final = 0
@@ -35,6 +37,8 @@ QUEUE_SIZE: Final = 1024
 BACKLOG: Final = 64
 #: No IOMMU stands in front of the device: addresses are guest addresses.
 IDENTITY: Final = MemoryKey(MemoryMap((Mapping(0, 1 << 64, 0, ACCESS_RW),)), 0)
+#: Nothing goes wrong on purpose.
+NO_FAULTS: Final = FaultPlan()
 
 _DELAYED: Final = DELAYED_RESPONSE << TYPE_SHIFT
 
@@ -59,7 +63,8 @@ class ScmiDevice(VirtioDevice):
     """The device of ``agent``; its commands go to ``platform``, which sends by :meth:`emit`.
 
     ``observe(queue, seconds)``: for the cmdq from a frame's arrival to its answers, for the eventq from when the
-    platform had a message to when it was in a buffer.
+    platform had a message to when it was in a buffer. ``plan`` says what goes wrong on purpose, ``dice()`` gives the
+    numbers in [0, 1) that decide it.
     """
 
     device_id = DeviceId.SCMI
@@ -75,6 +80,8 @@ class ScmiDevice(VirtioDevice):
         log: Callable[..., None],
         observe: Callable[[int, float], None] = lambda _queue, _seconds: None,
         queue_size: int = QUEUE_SIZE,
+        plan: FaultPlan = NO_FAULTS,
+        dice: Callable[[], float] = lambda: 0.0,
     ) -> None:
         super().__init__(
             send=send,
@@ -92,6 +99,7 @@ class ScmiDevice(VirtioDevice):
         self.buffers: deque[tuple[int, int]] = deque()
         #: delayed responses without a buffer: (message, when it was there)
         self.backlog: deque[tuple[bytes, float]] = deque()
+        self.faults: Final = Faults(plan, dice, clock, self) if plan.any else None
 
     def key(self) -> MemoryKey:
         return IDENTITY
@@ -110,7 +118,9 @@ class ScmiDevice(VirtioDevice):
         """The driver begins anew (§2.4): so does its agent."""
         self.buffers.clear()
         self.backlog.clear()
-        self.platform.reset_agent(self.agent)
+        if self.faults is not None:
+            self.faults.reset()
+        self.platform.reset_agent(self.agent, settings=False)
 
     # --- agent to platform --------------------------------------------------------------------------------------------
 
@@ -141,7 +151,10 @@ class ScmiDevice(VirtioDevice):
         if len(reply) > room:
             stats.truncated += 1
             reply = reply[:room]
-        cmdq.complete(head, reply)
+        if self.faults is None:
+            cmdq.complete(head, reply)
+        else:
+            self.faults.answer(head, reply)
 
     # --- platform to agent --------------------------------------------------------------------------------------------
 
@@ -153,6 +166,11 @@ class ScmiDevice(VirtioDevice):
         if not self.p2a:
             return False
         delayed = int.from_bytes(message[: HEADER.size], "little") & TYPE_MASK == _DELAYED
+        if delayed and self.faults is not None:
+            return self.faults.delayed(message)
+        return self._send(message, delayed)
+
+    def _send(self, message: bytes, delayed: bool) -> bool:
         if not (delayed and self.backlog) and self._fill(message):
             self.queues[EVENTQ].flush()
             self.observe(EVENTQ, 0.0)
@@ -190,3 +208,31 @@ class ScmiDevice(VirtioDevice):
         while self.backlog and self._fill(self.backlog[0][0]):
             _, since = self.backlog.popleft()
             self.observe(EVENTQ, self.clock() - since)
+
+    # --- faults on purpose (this device is their Outlet) --------------------------------------------------------------
+
+    def op_set_vq_num(self, index: int, size: int) -> None:
+        super().op_set_vq_num(index, size)
+        if index == CMDQ and self.faults is not None:
+            self.faults.plan.check(size)
+
+    def start(self) -> None:
+        if self.faults is not None and self.faults.plan.double_used:
+            self.queues[CMDQ].policy |= PortPolicy.UNCHECKED
+        super().start()
+
+    def tick(self, now: float) -> None:
+        if self.faults is not None and self.faults.tick(now):
+            self.batch_end()
+
+    def give(self, head: int, reply: bytes) -> None:
+        if not self.queues[CMDQ].broken:
+            self.queues[CMDQ].complete(head, reply)
+
+    def give_again(self, head: int, reply: bytes) -> None:
+        if not self.queues[CMDQ].broken:
+            self.queues[CMDQ].complete_again(head, reply)
+
+    def post(self, message: bytes) -> bool:
+        # nothing is owed by a queue that broke
+        return not self.p2a or self._send(message, True)

@@ -261,11 +261,12 @@ class Platform:
 
     # --- resets -------------------------------------------------------------------------------------------------------
 
-    def reset_agent(self, agent: int, permissions: bool = False) -> None:
+    def reset_agent(self, agent: int, permissions: bool = False, settings: bool = True) -> None:
         """Forget what ``agent`` configured (DEN0056E §4.2.2, BASE_RESET_AGENT_CONFIGURATION).
 
-        Subscriptions, negotiated versions, operations under way and the settings it made last are put back; with
-        ``permissions`` what was denied to it as well.
+        Subscriptions, negotiated versions, operations under way and the ``settings`` it made last are put back; with
+        ``permissions`` what was denied to it as well. Without ``settings`` the agent merely begins anew: as on a real
+        board a clock keeps the rate that a system set before it rebooted.
         """
         one = self.agents[agent]
         for domains in self._subscribers.values():
@@ -280,6 +281,7 @@ class Platform:
         if permissions:
             one.denied_devices.clear()
             one.denied.clear()
-        for server in self.protocols.values():
-            server.reset_agent(one)
+        if settings:
+            for server in self.protocols.values():
+                server.reset_agent(one)
         self.rebuild(one)

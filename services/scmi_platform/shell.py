@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Final
+
+import msgspec
 
 from common.runtime.clock import monotonic
 from common.runtime.device_service import Attachment, DeviceService
@@ -28,6 +31,8 @@ class ScmiService(DeviceService[ScmiConfig, ScmiDevice]):
 
     async def start(self) -> None:
         await super().start()
+        if self.config.faults.any:
+            self.log.warning("faults on purpose", **msgspec.structs.asdict(self.config.faults))
         self.metrics.counters_of("scmi", "SCMI platform", self.agents.platform.stats)
         self.world.spawn("platform tick", self._platform_ticks())
 
@@ -41,6 +46,8 @@ class ScmiService(DeviceService[ScmiConfig, ScmiDevice]):
             clock=monotonic,
             log=self.log.bind(guest=attachment.guest, agent=agent).warning,
             observe=self.observe,
+            plan=self.config.faults,
+            dice=random.Random(f"{self.config.faults.seed} {attachment.guest}").random,
         )
         self.agents.attach(agent, device)
         return device
@@ -48,6 +55,15 @@ class ScmiService(DeviceService[ScmiConfig, ScmiDevice]):
     def measure(self, attachment: Attachment[ScmiDevice]) -> None:
         super().measure(attachment)
         self.metrics.counters_of("scmi_device", "SCMI device", attachment.device.scmi_stats, guest=attachment.guest)
+        faults = attachment.device.faults
+        if faults is not None:
+            self.metrics.counters_of("scmi_faults", "Faults on purpose", faults.stats, guest=attachment.guest)
+            self.metrics.gauge(
+                "ringmesh_scmi_faults_held",
+                "Responses and delayed responses that are held on purpose.",
+                fn=lambda: faults.held,
+                guest=attachment.guest,
+            )
 
     async def _platform_ticks(self) -> None:
         while True:

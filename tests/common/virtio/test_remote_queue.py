@@ -214,3 +214,15 @@ def test_a_place_where_the_port_cannot_be(avail_idx: int, used_idx: int, fresh: 
     with pytest.raises(RemoteError):
         queue.on_resync(Resync(1, avail_idx, used_idx, 0, 0), fresh=fresh)
     assert queue.broken
+
+
+def test_a_chain_is_used_again_on_purpose() -> None:
+    queue, sent = make()
+    queue.on_avail(avail(0, 2, 0))
+    queue.complete(2, b"x")
+    queue.complete_again(2, b"x")
+    queue.complete(0, b"y")
+    queue.flush()
+    assert sent[1:] == [Used(1, 0, [(2, b"x"), (2, b"x"), (0, b"y")])]
+    assert (queue.used_idx, queue.in_hand) == (3, 0)
+    queue.confirm(3)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from common.errors import RemoteError
+from common.errors import RemoteError, RingError
 from common.memory import GuestMemory, Mapping, MemoryKey, MemoryMap
 from common.virtio.features import DESC_F_NEXT, DESC_F_WRITE, Feature
 from common.virtio.policy import DEFAULT_POLICY, PortPolicy
@@ -481,6 +481,19 @@ def test_a_bad_answer_loses_nothing_that_came_before_it(elems: list[tuple[int, b
     assert rig.driver.get_bufs(4) == [(0x101, 2)]
     assert list(rig.queue.in_flight) == [1], "the chain that was not completed is still there"
     assert rig.take() == [Irq(0, 1)]
+
+
+def test_an_unchecked_port_writes_a_doubled_answer_into_the_ring() -> None:
+    """As a faulty device would; the driver finds out."""
+    rig = Rig(policy=DEFAULT_POLICY | PortPolicy.UNCHECKED)
+    rig.add(0x100, 0x200)
+    rig.create()
+    rig.port.frame(Used(0, 0, [(0, b"ok"), (0, b"ok")]))
+    assert rig.driver.get_buf() == (0x101, 2)
+    with pytest.raises(RingError, match="head in flight"):
+        rig.driver.get_buf()
+    with pytest.raises(RemoteError, match=r"used\.head"):
+        rig.port.frame(Used(0, 2, [(4, b"")]))
 
 
 def test_memory_that_is_gone_breaks_the_queue_not_the_link() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,11 +12,13 @@ from hypothesis import strategies as st
 from common.scmi import clock, header, sensor
 from common.virtio.features import DESC_F_WRITE, SCMI_F_P2A_CHANNELS
 from common.virtio.msi_source import MsiSource
+from common.virtio.policy import DEFAULT_POLICY, PortPolicy
 from common.virtio.split_layout import SplitLayout
-from common.wire.messages import Avail, Broken, Chain, Create, Message, Used
+from common.wire.messages import Avail, Broken, Call, Chain, Create, Message, Resync, Used
 from services.scmi_platform.agents import Agents
 from services.scmi_platform.board import Board
-from services.scmi_platform.core import BACKLOG, CMDQ, EVENTQ, FEATURES, ScmiDevice
+from services.scmi_platform.core import BACKLOG, CMDQ, EVENTQ, FEATURES, NO_FAULTS, ScmiDevice
+from services.scmi_platform.faults import FaultPlan
 from tests.common.virtio.ringkit import PROFILE, configure
 from tests.services.scmi_platform.scmi_rig import SMALL, words
 
@@ -26,7 +31,9 @@ DELAYED = header.HEADER.pack(header.as_delayed(header.pack(sensor.PROTOCOL, 6, 5
 class Bench:
     """The device of agent 1, brought up, and what it sends."""
 
-    def __init__(self, features: int = FEATURES) -> None:
+    def __init__(
+        self, features: int = FEATURES, plan: FaultPlan = NO_FAULTS, dice: Callable[[], float] = lambda: 0.0
+    ) -> None:
         self.now = 10.0
         self.sent: list[Message] = []
         self.waits: list[tuple[int, float]] = []
@@ -39,6 +46,8 @@ class Bench:
             clock=lambda: self.now,
             log=lambda event, **fields: None,
             observe=lambda queue, seconds: self.waits.append((queue, seconds)),
+            plan=plan,
+            dice=dice,
         )
         self.agents.attach(1, self.device)
         queues = 2 if features & SCMI_F_P2A_CHANNELS else 1
@@ -232,3 +241,97 @@ def test_the_platforms_messages_reach_the_guest(bench: Bench) -> None:
     assert head == 0
     assert header.unpack(int.from_bytes(message[:4], "little")).type == header.DELAYED_RESPONSE
     assert message[4:12] == words(0, 0)
+
+
+LATE = FaultPlan(after=0, late=1.0, late_seconds=2.0)
+SET = header.command(clock.PROTOCOL, clock.Command.CLOCK_RATE_SET, 1, words(0, 0, 100, 0))
+
+
+class TestFaults:
+    """What is held on purpose is in the device's hand, and goes the way of everything in its hand."""
+
+    def test_a_late_answer_is_executed_at_once_and_comes_at_a_tick(self) -> None:
+        bench = Bench(plan=LATE, dice=lambda: 0.5)
+        bench.avail(CMDQ, [chain(4, SET, 8), chain(6, GET, 16)])
+        assert bench.used(CMDQ) == []
+        assert bench.device.queues[CMDQ].in_hand == 2
+        assert bench.agents.platform.stats.success == 2
+        bench.now += 0.9
+        bench.device.tick(bench.now)
+        assert bench.used(CMDQ) == []
+        bench.now += 0.2
+        bench.device.tick(bench.now)
+        assert bench.used(CMDQ) == [(4, SET[:4] + words(0)), (6, GET[:4] + words(0, 100, 0))]
+        assert bench.device.queues[CMDQ].in_hand == 0
+
+    def test_a_lost_connection_loses_and_doubles_nothing_that_is_held(self) -> None:
+        bench = Bench(plan=LATE, dice=lambda: 0.5)
+        bench.avail(CMDQ, [chain(4, GET, 16)])
+        bench.device.frame(Resync(CMDQ, 1, 0, 1, 0))
+        # the port repeats what it believes to be unseen: the device knows that it holds it
+        bench.device.frame(Avail(CMDQ, 0, 0, [chain(4, GET, 16)], 0, True))
+        bench.sent.clear()
+        bench.now += 1.1
+        bench.device.tick(bench.now)
+        assert bench.used(CMDQ) == [(4, GET[:4] + words(0, 300, 0))]
+        assert bench.device.scmi_stats.commands == 1
+
+    def test_a_reset_takes_along_what_is_held(self) -> None:
+        bench = Bench(plan=LATE, dice=lambda: 0.5)
+        bench.avail(CMDQ, [chain(4, GET, 16)])
+        assert bench.device.faults is not None
+        assert bench.device.faults.held == 1
+        bench.device.op_set_status(0)
+        bench.sent.clear()
+        bench.now += 5.0
+        bench.device.tick(bench.now)
+        assert bench.sent == []
+        assert bench.device.faults.held == 0
+
+    def test_a_broken_queue_is_owed_nothing(self) -> None:
+        bench = Bench(plan=LATE, dice=lambda: 0.5)
+        bench.buffers(136)
+        bench.avail(CMDQ, [chain(4, GET, 16)])
+        assert bench.device.emit(DELAYED)
+        bench.device.frame(Broken(CMDQ, "head", "nonsense"))
+        bench.device.frame(Broken(EVENTQ, "head", "nonsense"))
+        bench.sent.clear()
+        bench.now += 5.0
+        bench.device.tick(bench.now)
+        assert bench.sent == []
+        assert bench.device.faults is not None
+        assert bench.device.faults.held == 0
+
+    def test_a_delayed_response_twice(self) -> None:
+        bench = Bench(plan=FaultPlan(after=0, delayed_twice=1.0))
+        bench.avail(CMDQ, [chain(0, GET, 16)])
+        bench.buffers(136, 136, 136)
+        assert bench.device.emit(DELAYED)
+        assert bench.device.emit(NOTIFICATION)
+        assert bench.used(EVENTQ) == [(0, DELAYED), (1, DELAYED), (2, NOTIFICATION)]
+
+    def test_a_chain_is_used_twice_where_the_port_lets_it(self) -> None:
+        bench = Bench(plan=FaultPlan(double_used=2))
+        assert [PortPolicy(one.policy) for one in bench.created] == [
+            DEFAULT_POLICY | PortPolicy.UNCHECKED, DEFAULT_POLICY,
+        ]  # fmt: skip
+        bench.avail(CMDQ, [chain(3, GET, 16), chain(5, GET, 16), chain(7, GET, 16)])
+        assert [head for head, _ in bench.used(CMDQ)] == [3, 5, 5, 7]
+        assert bench.device.queues[CMDQ].used_idx == 4
+
+    def test_the_number_that_is_never_answered_must_leave_a_message(self) -> None:
+        bench = Bench(plan=FaultPlan(never=100))
+        bench.device.op_set_status(0)
+        bench.device.op_set_status(3)
+        bench.device.op_set_driver_features(FEATURES)
+        bench.device.op_set_status(11)
+        answer = bench.device.answer(Call(0, "set_vq_num", [CMDQ, 128]))
+        assert answer.errno == errno.EINVAL
+        assert "faults.never" in answer.value
+        assert "63" in answer.value
+        assert bench.device.answer(Call(0, "set_vq_num", [EVENTQ, 128])).errno == 0
+        assert bench.device.answer(Call(0, "set_vq_num", [CMDQ, 256])).errno == 0
+
+    def test_without_faults_there_is_no_layer(self, bench: Bench) -> None:
+        assert bench.device.faults is None
+        bench.device.tick(bench.now)

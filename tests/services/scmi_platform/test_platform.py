@@ -144,6 +144,19 @@ def test_reset_forgets_what_waits() -> None:
     assert rig.take() == []
 
 
+def test_an_agent_that_begins_anew_leaves_what_it_set() -> None:
+    rig = Rig()
+    rig.ask(CLOCK, 0x9, words(0, 1))
+    rig.ask(CLOCK, 0x5, words(0, 0, 500, 0))
+    rig.take()
+    rig.platform.reset_agent(1, settings=False)
+    clocks = rig.platform.protocols[CLOCK]
+    assert clocks.clocks[0].rate == 500  # type: ignore[attr-defined]
+    assert not rig.platform.subscribed(CLOCK, 0, 0)
+    rig.platform.reset_agent(1)
+    assert clocks.clocks[0].rate == 300  # type: ignore[attr-defined]
+
+
 def test_a_failure_that_nobody_waits_for_is_reported() -> None:
     rig = Rig()
     rig.ask(0x10, 0x8, words(1))

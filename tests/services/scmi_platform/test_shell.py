@@ -102,6 +102,7 @@ class Guest:
         )  # fmt: skip
         self.workqueue = WorkQueue(self.world)
         self.agent = ScmiAgent(self.world, Quiet().warning, timeout=15.0)
+        self.agent.notifications.register_protocol_events(self.agent.sensor.events())
         self.tx: TxChannel
         self.rx: RxChannel
         self.irqs = 0
@@ -147,6 +148,7 @@ class Guest:
         await within(self.client.wait_up())
         assert await within(self.bus.probe(DevicePlan(DeviceId.SCMI, FEATURES, self.queues)))
         self.world.spawn("deferred", self.workqueue.run())
+        self.agent.notifications.start(self.name)
         self.rx.start()
 
     async def stop(self) -> None:
@@ -254,9 +256,8 @@ async def test_a_delayed_response_comes_by_itself(guest: Guest) -> None:
 
 async def test_a_trip_point_event(mesh: Mesh, guest: Guest) -> None:
     heard = asyncio.Event()
-    guest.agent.sensor.on_trip_point(lambda event: heard.set())
+    await within(guest.agent.sensor.on_trip_point(lambda event: heard.set(), 0))
     await within(guest.agent.sensor.config_set(0, 1))
-    await within(guest.agent.sensor.notify_trip_points(0, True))
     server: Any = mesh.service.agents.platform.protocols[ProtocolId.SENSOR]
     server.sensors[0].set_interval(0)
     server.sensors[0].due = 0.0
