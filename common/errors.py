@@ -7,6 +7,7 @@
     │   ├── ConfigError             a setting is unknown, of the wrong type or inconsistent (names the key)
     │   ├── RingFullError           add() with fewer free descriptors than the buffer needs (Linux: -ENOSPC)
     │   ├── ChannelBusyError        no free message in an SCMI channel (Linux: -EBUSY)
+    │   ├── PollingUnsupportedError a polled command where the SCMI channel cannot poll (Linux: -EINVAL)
     │   ├── BackpressureError       a bounded queue of ours is full
     │   └── WatchError              the lab refuses what it cannot see or order
     └── RemoteError                 a peer, a guest or a file broke the rules; refused, counted, never fatal
@@ -53,6 +54,10 @@ class RingFullError(LocalError):
 
 class ChannelBusyError(LocalError):
     """All messages of an SCMI channel are in flight (Linux ``-EBUSY``); nothing was sent."""
+
+
+class PollingUnsupportedError(LocalError):
+    """A command was to be polled for on an SCMI channel that cannot poll (Linux ``-EINVAL``); nothing was sent."""
 
 
 class BackpressureError(LocalError):

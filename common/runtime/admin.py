@@ -8,7 +8,7 @@ GET /capture       a msgpack stream of records, see :mod:`common.runtime.capture
 =================  ================================================================================================
 
 Everything but errors of our own is JSON in and out. Bad input is a 4xx answer that names the field. Where a token is
-set, captures and every route that changes something want ``Authorization: Bearer <token>``.
+set, captures, traces and every route that changes something want ``Authorization: Bearer <token>``.
 """
 
 from __future__ import annotations
@@ -70,13 +70,14 @@ class Admin:
         self._app: Final = web.Application(client_max_size=MAX_BODY)
         self._app.router.add_route("*", "/{path:.*}", self._dispatch)
 
-    def get(self, path: str, handler: Callable[[], Any]) -> None:
-        """Serve ``handler()`` as JSON (a coroutine function is awaited). Raises LocalError if the path is taken."""
+    def get(self, path: str, handler: Callable[[], Any], *, guarded: bool = False) -> None:
+        """Serve ``handler()`` as JSON (a coroutine function is awaited); ``guarded``: it shows payloads, so it wants
+        the token as captures do. Raises LocalError if the path is taken."""
 
         async def answer(_request: web.Request) -> web.StreamResponse:
             return _json(await _result(handler()))
 
-        self._add("GET", path, answer)
+        self._add("GET", path, self._guard(answer) if guarded else answer)
 
     def post(self, path: str, handler: Handler, body: type[Any] = dict) -> None:
         """Serve ``handler(value)`` as JSON, ``value`` being the request's JSON body decoded as ``body`` (a msgspec

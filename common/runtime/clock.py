@@ -15,6 +15,9 @@ Clock = Callable[[], float]
 #: Seconds since an arbitrary point; the same point for every process of one machine (CLOCK_MONOTONIC).
 monotonic: Final[Clock] = time.monotonic
 
+#: The same clock in nanoseconds.
+nanoseconds: Final[Callable[[], int]] = time.monotonic_ns
+
 #: Seconds since 1970-01-01 UTC.
 wall: Final[Clock] = time.time
 

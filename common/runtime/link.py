@@ -220,6 +220,10 @@ class LinkClient:
         self._reconnects: Final = self._book.reconnects(peer)
         self._current: _ClientLink | None = None
         self._ups = 0
+        #: why the last attempt to connect failed; empty while the link is up
+        self.failure = ""
+        #: what the peer refused last, in the handshake; None while the link is up
+        self.refused: Refuse | None = None
 
     @property
     def link(self) -> Link | None:
@@ -270,6 +274,7 @@ class LinkClient:
                 delay = RETRY_FIRST
                 failures = 0
             else:
+                self.failure = reason
                 failures += 1
                 if failures & (failures - 1) == 0:  # the 1st, 2nd, 4th, 8th … in a row
                     log = self._book.log
@@ -295,6 +300,8 @@ class LinkClient:
 
     def came_up(self) -> None:
         self._up.set()
+        self.failure = ""
+        self.refused = None
         if self._ups:
             self._reconnects.value += 1
         self._ups += 1
@@ -323,6 +330,7 @@ class _ClientLink(Link):
     def _first_frame(self, body: bytes) -> None:
         message = decode(body)
         if isinstance(message, Refuse):
+            self._client.refused = message
             self._refused_by_peer(message)
             return
         if not isinstance(message, Welcome):

@@ -38,8 +38,18 @@ class WorkloadConfig(Section, kw_only=True):
     map_seconds: Seconds = 2.0
     #: seconds between two INV commands to the ITS; 0 for none
     inv_seconds: Seconds = 0.25
+    #: seconds between two censuses of the SCMI transport's messages (longer with more guests); 0 takes none
+    census_seconds: Seconds = 0.02
     #: seconds that stopping waits for what is in flight
     drain_seconds: Seconds = 15.0
+
+
+class ExpectedFaults(Section, kw_only=True):
+    """What the platform is told to do wrong (its own ``[faults]``) and the guest must not hold against it: a setting
+    of both services, so that ``--set FAULTS__DELAYED_TWICE=0.1`` reaches both."""
+
+    #: probability that a delayed response is sent twice; the second copies are no sign of a fault of the mesh
+    delayed_twice: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
 
 
 class GuestConfig(BaseConfig, kw_only=True):
@@ -56,7 +66,12 @@ class GuestConfig(BaseConfig, kw_only=True):
     nic_device_id: Annotated[int, msgspec.Meta(ge=0, lt=1 << 16)] = 0x20
     cmdq_size: Entries = 256
     eventq_size: Entries = 64
+    #: may SCMI drivers choose by themselves to poll, where they must not sleep?
+    atomic_transport: bool = True
+    #: µs: what takes no longer they poll for (Linux: ``atomic-threshold-us``); 0: they always sleep
+    atomic_threshold_us: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)] = 0
     net_queue_size: Entries = 512
     #: MiB of RAM of each guest
     memory_mib: Annotated[int, msgspec.Meta(ge=4, le=1024)] = 16
     workload: WorkloadConfig = msgspec.field(default_factory=WorkloadConfig)
+    faults: ExpectedFaults = msgspec.field(default_factory=ExpectedFaults)

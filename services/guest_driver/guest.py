@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from common.errors import CallError, LinkDownError, RingError
+from common.errors import CallError, LinkDownError
 from common.histogram import Histogram
-from common.memory import GuestMemory, Mapping, MemoryKey, MemoryMap
-from common.runtime.clock import monotonic
+from common.memory import GuestMemory, MemoryKey
+from common.runtime.clock import monotonic, nanoseconds
 from common.runtime.link import Link, LinkClient
 from common.runtime.world import AsyncWorld
-from common.virtio.features import SCMI_F_P2A_CHANNELS, DeviceId, Feature, mask
+from common.virtio.features import DeviceId, Feature, mask
 from common.virtio.split_driver import SplitDriver
 from common.virtio.split_layout import SplitLayout
 from common.wire.messages import Avail, Irq, Message, Return
-from common.workqueue import WorkQueue
 from services.guest_driver.calls import Calls
 from services.guest_driver.config import GuestConfig
 from services.guest_driver.its_driver import ItsDriver
@@ -26,9 +24,7 @@ from services.guest_driver.its_link import ItsLink
 from services.guest_driver.layout import Layout
 from services.guest_driver.net import BUFFER_BYTES, NetDriver
 from services.guest_driver.port import Port
-from services.guest_driver.scmi_agent import ScmiAgent
-from services.guest_driver.scmi_virtio import TxChannel
-from services.guest_driver.scmi_virtio_rx import RxChannel
+from services.guest_driver.scmi_driver import CMDQ, EVENTQ, ScmiDriver, key_of
 from services.guest_driver.vcpu import IrqLine, Vcpus
 from services.guest_driver.virtio_bus import DevicePlan, QueuePlan, VirtioBus
 from services.guest_driver.vmm import AddressSpace
@@ -50,8 +46,6 @@ EVENTS: Final = 4
 #: Seconds before an ITS that did not take its programming is programmed again.
 ITS_RETRY: Final = 0.5
 
-CMDQ: Final = 0
-EVENTQ: Final = 1
 RX: Final = 0
 TX: Final = 1
 
@@ -117,8 +111,7 @@ class Guest:
         self.on_nic_restart: Callable[[], None] = lambda: None
         self.ready = False
         self._waits: Final = waits
-        identity = MemoryKey(MemoryMap([Mapping(0, 1 << 64, 0)]), 0)
-        self.scmi_port: Final = self._port(lambda generation: identity if generation == 0 else None)
+        self.scmi_port: Final = self._port(key_of)
         self.nic_port: Final = self._port(self.space.key_of)
         self._lines: Final = self._irq_lines()
         self.its_link: Final = ItsLink(self.memory, self.vcpus, on_up=self._its_up)
@@ -127,10 +120,13 @@ class Guest:
         self.nic_bus: Final = self._bus("nic", self.nic_port, lambda: self.on_nic_restart())
         self.vmm: Final = Vmm(self.space, self.world.spawn)
         self.rings: dict[str, SplitDriver] = {}
-        self.agent: ScmiAgent
-        self.tx_channel: TxChannel
-        self.rx_channel: RxChannel
-        self._workqueue: Final = self.world.new(WorkQueue, self.world)
+        self.scmi: Final = self.world.new(
+            ScmiDriver, self.world, self.memory, self.layout, self.scmi_port.doorbell, self.log.warning,
+            cmdq_size=config.cmdq_size, eventq_size=config.eventq_size, timeout=config.workload.scmi_timeout,
+            atomic_transport=config.atomic_transport, atomic_threshold_us=config.atomic_threshold_us,
+            now_ns=nanoseconds,
+        )  # fmt: skip
+        self.agent: Final = self.scmi.agent
         self.net: NetDriver
         self._its_programmed = False
         #: the ITS holds what the driver mapped; False from before it is programmed anew until that is done
@@ -182,11 +178,7 @@ class Guest:
         self.vcpus.raised(self._lines[device, message.queue], message.number)
 
     def _scmi_restarted(self) -> None:
-        """The platform came back without its memory. Everything that it sent before it went is on the rings."""
-        self.tx_channel.deferred_tx_worker()
-        with suppress(RingError):  # on_broken has heard of it
-            self.rx_channel.complete_cb()
-        self.agent.platform_reset()
+        self.scmi.restarted()
         self.on_scmi_restart()
 
     # --- interrupt handlers -------------------------------------------------------------------------------------------
@@ -199,11 +191,11 @@ class Guest:
 
     def _cmdq_irq(self) -> None:
         self.took(self.scmi_port, CMDQ, "cmdq")
-        self.tx_channel.complete_cb()
+        self.scmi.cmdq_irq()
 
     def _eventq_irq(self) -> None:
         self.took(self.scmi_port, EVENTQ, "eventq")
-        self.rx_channel.complete_cb()
+        self.scmi.eventq_irq()
 
     def _rx_irq(self) -> None:
         self.took(self.nic_port, RX, "rx0")
@@ -224,19 +216,18 @@ class Guest:
         for client in self._clients:
             await client.wait_up()
         await self._program_its()
-        common = mask(Feature.VERSION_1, Feature.EVENT_IDX)
-        scmi = DevicePlan(DeviceId.SCMI, common | SCMI_F_P2A_CHANNELS, self._make_scmi_queues)
+        scmi = self.scmi.plan()
         net = DevicePlan(
             DeviceId.NET,
-            common | mask(Feature.ACCESS_PLATFORM, Feature.NET_MAC, Feature.NET_STATUS),
+            mask(Feature.VERSION_1, Feature.EVENT_IDX, Feature.ACCESS_PLATFORM, Feature.NET_MAC, Feature.NET_STATUS),
             self._make_net_queues,
         )
         to_scmi, to_nic, to_nic_vmm, _ = self._clients
         await self._until_done(to_nic_vmm, self.vmm.change_map)
         await self._until_done(to_scmi, lambda: self.scmi_bus.probe(scmi))
         await self._until_done(to_nic, lambda: self.nic_bus.probe(net))
-        self.world.spawn(f"{self.name} deferred tx", self._workqueue.run())
-        self.rx_channel.start()
+        self.rings |= self.scmi.rings
+        self.scmi.start(self.name)
         self.net.start()
         self.ready = True
 
@@ -269,32 +260,19 @@ class Guest:
                 await self._until_done(to_its, its.restore)
         self._its_programmed = True
 
-    def _ring(self, name: str, size: int, features: int, iova: int) -> tuple[SplitDriver, SplitLayout]:
-        """A ring in guest memory, and its layout as the device sees it."""
-        at = SplitLayout.packed_at(self.layout.alloc(sum(SplitLayout.sizes(size)) + 128, 4096), size)
+    def _net_ring(self, name: str, features: int) -> tuple[SplitDriver, SplitLayout]:
+        """A ring in guest memory, and its layout as the NIC sees it."""
+        at = self.layout.ring(self.config.net_queue_size)
         ring = self.world.new(
             SplitDriver, self.world, self.memory, at, event_idx=bool(features & Feature.EVENT_IDX.bit)
         )
         self.rings[name] = ring
-        return ring, SplitLayout(size, at.desc + iova, at.driver + iova, at.device + iova)
-
-    def _make_scmi_queues(self, features: int) -> list[QueuePlan]:
-        cmdq, cmdq_at = self._ring("cmdq", self.config.cmdq_size, features, 0)
-        eventq, eventq_at = self._ring("eventq", self.config.eventq_size, features, 0)
-        world, memory, layout, bell = self.world, self.memory, self.layout, self.scmi_port.doorbell
-        self.agent = agent = world.new(ScmiAgent, world, self.log.warning, timeout=self.config.workload.scmi_timeout)
-        self.tx_channel = world.new(
-            TxChannel, world, memory, cmdq, layout, lambda: bell(CMDQ), agent.rx_callback, self._workqueue
-        )
-        self.rx_channel = world.new(RxChannel, world, memory, eventq, layout, lambda: bell(EVENTQ), agent.rx_callback)
-        agent.attach(self.tx_channel)
-        self.rx_channel.on_broken = agent.channel_broken
-        return [QueuePlan(CMDQ, cmdq_at, CMDQ), QueuePlan(EVENTQ, eventq_at, EVENTQ)]
+        return ring, SplitLayout(at.size, at.desc + IOVA, at.driver + IOVA, at.device + IOVA)
 
     def _make_net_queues(self, features: int) -> list[QueuePlan]:
         size = self.config.net_queue_size
-        rx, rx_at = self._ring("rx0", size, features, IOVA)
-        tx, tx_at = self._ring("tx0", size, features, IOVA)
+        rx, rx_at = self._net_ring("rx0", features)
+        tx, tx_at = self._net_ring("tx0", features)
         self.net = NetDriver(
             self.world,
             self.memory,
@@ -340,12 +318,8 @@ class Guest:
 
     async def stop(self) -> None:
         """Let nobody into the agent's channels any more."""
-        if self.ready:
-            self.ready = False
-            await self.tx_channel.close()
-            await self.rx_channel.close()
-            await self._workqueue.stop()
-            self.agent.detach()
+        self.ready = False
+        await self.scmi.stop()
 
 
 class _PortBus(VirtioBus):

@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from common.errors import LocalError
+from common.virtio.split_layout import SplitLayout
+
+#: Bytes that the alignment of a ring's areas may take.
+_RING_GAPS: Final = 128
 
 
 class Layout:
@@ -25,6 +29,11 @@ class Layout:
             raise LocalError(f"guest memory used up: {size} bytes wanted, {self.end - addr} left")
         self._next = addr + size
         return addr
+
+    def ring(self, size: int) -> SplitLayout:
+        """The three areas of a split virtqueue of ``size`` entries, on a page of their own. Raises LocalError when
+        memory is used up."""
+        return SplitLayout.packed_at(self.alloc(sum(SplitLayout.sizes(size)) + _RING_GAPS, 4096), size)
 
     @property
     def used(self) -> int:

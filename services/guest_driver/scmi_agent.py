@@ -7,7 +7,6 @@ younger command under the same token.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final
@@ -15,6 +14,7 @@ from typing import Any, Final
 from common.errors import (
     LinkDownError,
     LocalError,
+    PollingUnsupportedError,
     RingError,
     RingmeshError,
     ScmiError,
@@ -34,17 +34,19 @@ from common.scmi.header import (
 from common.scmi.names import message_name
 from common.scmi.status import Status, status_name
 from common.world import Table, World
+from services.guest_driver.notify_events import Handler
 from services.guest_driver.scmi_base import BaseClient
 from services.guest_driver.scmi_channel import VioChannel
 from services.guest_driver.scmi_clock import ClockClient
 from services.guest_driver.scmi_message import MAX_MSG_SIZE, POLL_DONE, VioMsg
-from services.guest_driver.scmi_notify import Callback, Notifications
+from services.guest_driver.scmi_notify import Notifications
+from services.guest_driver.scmi_response import Responses
 from services.guest_driver.scmi_sensor import SensorClient
+from services.guest_driver.scmi_trace import EIO, ETIMEDOUT, UNKNOWN, Tracer, linux_errno
 from services.guest_driver.scmi_virtio import TxChannel
 from services.guest_driver.scmi_xfer import (
     DRESP_OK,
     EXPIRED,
-    RESP_OK,
     SENT_OK,
     AgentStats,
     Xfer,
@@ -55,9 +57,9 @@ from services.guest_driver.scmi_xfer import (
 #: Seconds to wait for a response, and for a delayed one (Linux: max_rx_timeout_ms of the virtio transport).
 RX_TIMEOUT: Final = 60.0
 
-#: Header and status word.
-_REPLY: Final = struct.Struct("<Ii")
 _TOKEN_MASK: Final = TOKENS - 1
+#: A header of the reserved type, for a message that came without one.
+_NO_HEADER: Final = 1 << TYPE_SHIFT
 
 
 class ScmiAgent:
@@ -65,36 +67,51 @@ class ScmiAgent:
     :meth:`rx_callback`.
 
     ``log(event, **fields)`` is told of callbacks that fail and of broken channels; ``timeout`` (seconds) is what
-    transactions wait that do not say.
+    transactions wait that do not say. ``atomic_threshold_us``: drivers that choose by themselves poll for what takes
+    no longer (Linux: property ``atomic-threshold-us``); with 0 they never do. ``now_ns()`` is the clock of the
+    notifications' time stamps.
     """
 
-    __slots__ = ("_lock", "_log", "_next_token", "_world", "base", "clock", "in_flight", "notifications", "sensor",
-                 "stats", "timeout", "tx")  # fmt: skip
+    __slots__ = ("_lock", "_log", "_next_id", "_world", "atomic_threshold_us", "base", "clock", "in_flight",
+                 "notifications", "responses", "sensor", "stats", "timeout", "tx")  # fmt: skip
 
     _world: Final[World]
     _lock: Final[AbstractContextManager[Any]]
     in_flight: Final[Table[Xfer]]
     stats: Final[AgentStats]
+    responses: Final[Responses]
     notifications: Final[Notifications]
     timeout: Final[float]
+    atomic_threshold_us: Final[int]
     base: Final[BaseClient]
     clock: Final[ClockClient]
     sensor: Final[SensorClient]
 
-    def __init__(self, world: World, log: Callable[..., None], *, timeout: float = RX_TIMEOUT) -> None:
+    def __init__(
+        self,
+        world: World,
+        log: Callable[..., None],
+        *,
+        timeout: float = RX_TIMEOUT,
+        atomic_threshold_us: int = 0,
+        now_ns: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._world = world
         self._log = log
         #: guards the table, tokens and the states of all xfers
         self._lock = world.spinlock()
-        self._next_token = 0
+        #: number of the next command; its low bits are the token
+        self._next_id = 0
         #: token → xfer: waited for, or expired and still owed by the platform
         self.in_flight = world.table()
         self.stats = world.new(AgentStats)
-        self.notifications = world.new(Notifications, world, log)
+        self.responses = world.new(Responses, self.in_flight, self._lock, self.stats)
+        self.notifications = world.new(Notifications, world, log, now_ns)
         self.timeout = timeout
+        self.atomic_threshold_us = atomic_threshold_us
         self.tx: TxChannel | None = None
         self.base = BaseClient(self)
-        self.clock = ClockClient(self)
+        self.clock = ClockClient(self, world.table())
         self.sensor = SensorClient(self)
 
     # --- the channel --------------------------------------------------------------------------------------------------
@@ -130,16 +147,42 @@ class ScmiAgent:
             for xfer in xfers_of(self.in_flight):
                 msg = xfer.priv
                 if tx is not None and xfer.state == SENT_OK and msg is not None and msg.poll_status == POLL_DONE:
-                    self._fetch(xfer, tx.read(msg))
+                    self.responses.fetch(xfer, tx.read(msg))
                 if xfer.awaits_delayed:
                     xfer.delayed(Status.COMMS_ERROR.value, b"")
                     self.stats.delayed_response_reset += 1
+                xfer.delayed_due = False
+                if xfer.state == EXPIRED and xfer.settled:
+                    self._forget(xfer)
 
     @property
     def xfers_inflight(self) -> int:
         """Transactions that somebody waits for (Linux's debugfs name)."""
         with self._lock:
             return sum(self.in_flight[token].state != EXPIRED for token in self.in_flight)
+
+    # --- tracing, atomic mode -----------------------------------------------------------------------------------------
+
+    @property
+    def tracer(self) -> Tracer | None:
+        """Who records what this agent does; None, which it is at first, for nobody. May be set at any time; a command
+        under way is still the tracer's that was there when it was sent."""
+        return self.responses.tracer
+
+    @tracer.setter
+    def tracer(self, tracer: Tracer | None) -> None:
+        self.responses.tracer = tracer
+
+    @property
+    def is_transport_atomic(self) -> bool:
+        """May a driver that must not sleep use the transport, by polling (Linux: ``scmi_is_transport_atomic``)?"""
+        tx = self.tx
+        return tx is not None and tx.atomic_enabled and tx.polling
+
+    def polls(self, latency_us: int) -> bool:
+        """Should a driver that may choose poll for what takes ``latency_us``? 0 is a platform that does not say, and
+        counts as for ever."""
+        return 0 < latency_us <= self.atomic_threshold_us and self.is_transport_atomic
 
     # --- transactions -------------------------------------------------------------------------------------------------
 
@@ -157,7 +200,8 @@ class ScmiAgent:
         follows the status), ``expect`` bytes at most.
 
         Raises ScmiError (a status other than SUCCESS, or a malformed response), XferTimeoutError after ``timeout``
-        seconds, ChannelBusyError where nothing could be sent, LinkDownError where the channel went away, RingError.
+        seconds, ChannelBusyError or PollingUnsupportedError where nothing could be sent, LinkDownError where the
+        channel went away, RingError.
         """
         world = self._world
         done = None if poll else world.event()
@@ -190,7 +234,7 @@ class ScmiAgent:
         await xfer.async_done.wait(seconds)
         with self._lock:
             came = xfer.state == DRESP_OK
-            if came and xfer.replied:
+            if xfer.settled:
                 self._forget(xfer)
             else:
                 xfer.state = EXPIRED
@@ -215,12 +259,14 @@ class ScmiAgent:
         async_done = world.event() if delayed else None
         in_flight = self.in_flight
         with self._lock:
-            token = self._next_token
+            number = self._next_id
+            token = number & _TOKEN_MASK
             if token in in_flight:
-                token = free_token(in_flight, token)
-            self._next_token = (token + 1) & _TOKEN_MASK
+                number += free_token(in_flight, token) - token & _TOKEN_MASK
+                token = number & _TOKEN_MASK
+            self._next_id = number + 1
             word = message | protocol << PROTOCOL_SHIFT | token << TOKEN_SHIFT
-            xfer = in_flight[token] = world.new(Xfer, word, token, payload, expect, poll, done, async_done)
+            xfer = in_flight[token] = world.new(Xfer, word, number, payload, expect, poll, done, async_done)
         return xfer
 
     def _forget(self, xfer: Xfer) -> None:
@@ -230,11 +276,17 @@ class ScmiAgent:
 
     async def _transact(self, xfer: Xfer, timeout: float) -> None:
         """Send and wait; afterwards ``xfer.status`` and ``xfer.rx`` hold the response."""
-        tx, stats = self.tx, self.stats
+        tx, stats, tracer = self.tx, self.stats, self.responses.tracer
         if tx is None:
             stats.sent_fail_channel_not_found += 1
             self._drop(xfer)
             raise self._down(xfer)
+        if xfer.poll and not tx.polling:
+            stats.sent_fail_polling_unsupported += 1
+            self._drop(xfer)
+            raise PollingUnsupportedError(f"{self._name(xfer.word)}: its SCMI channel cannot poll")
+        if tracer is not None:
+            tracer.xfer_begin(xfer, self._inflight_with)
         try:
             tx.send_message(xfer)
         except RingmeshError:
@@ -242,6 +294,9 @@ class ScmiAgent:
             self._drop(xfer)
             raise
         stats.sent_ok += 1
+        if tracer is not None:
+            tracer.msg_dump("CMND", xfer.word, 0, xfer.request[HEADER.size :])
+            tracer.xfer_response_wait(xfer, timeout)
         try:
             if xfer.done is None:
                 await self._poll(tx, xfer, timeout)
@@ -250,10 +305,14 @@ class ScmiAgent:
         finally:
             # a broken ring raises out of the wait: the xfer must be settled all the same
             expired = self._settle(tx, xfer)
+            gone = expired and (self.tx is not tx or tx.closing)
+            if tracer is not None:
+                late = EIO if gone or tx.broken else ETIMEDOUT
+                tracer.xfer_end(xfer, late if expired else linux_errno(xfer.status), self._inflight_with)
         if not expired:
             return
         xfer.raise_error()
-        if self.tx is not tx or tx.closing:
+        if gone:
             raise self._down(xfer)
         if xfer.poll:
             stats.xfers_response_polled_timeout += 1
@@ -281,28 +340,39 @@ class ScmiAgent:
 
     def _settle(self, tx: TxChannel, xfer: Xfer) -> bool:
         """The wait is over. Fetches a response that a polling loop dequeued. True: there is none, the xfer expired."""
+        late: bytes | None = None
         with self._lock:
-            if xfer.state == SENT_OK:
-                msg = xfer.priv
-                if msg is not None and msg.poll_status == POLL_DONE:
-                    self._fetch(xfer, tx.read(msg))
-                else:
-                    xfer.state = EXPIRED
+            msg = xfer.priv
+            data = tx.read(msg) if msg is not None and msg.poll_status == POLL_DONE else None
+            if xfer.state != SENT_OK:
+                late = data
+            elif data is not None:
+                self.responses.fetch(xfer, data)
+            else:
+                xfer.state = EXPIRED
             expired = xfer.state == EXPIRED
+        if late is not None:
+            # another loop dequeued it when the wait was over: counted as the worker would have
+            self.responses.response(xfer.word, late)
         owed = tx.mark_txdone(expired, xfer)
-        stats = self.stats
-        if xfer.poll and not expired:
-            stats.response_polled_ok += 1
         with self._lock:
             if xfer.poll and not owed:
                 xfer.replied = True
+                if expired:
+                    # its chain came back with something else
+                    xfer.delayed_due = False
             if xfer.async_done is not None and not expired and not xfer.status:
                 return False  # stays in the table for the delayed response
-            if xfer.replied:
+            if xfer.settled:
                 self._forget(xfer)
             else:
                 xfer.state = EXPIRED
         return expired
+
+    def _inflight_with(self, xfer: Xfer) -> int:
+        """Commands that somebody waits for, ``xfer`` among them: it is still its sender's."""
+        with self._lock:
+            return 1 + sum(other is not xfer and other.state != EXPIRED for other in xfers_of(self.in_flight))
 
     def _drop(self, xfer: Xfer) -> None:
         with self._lock:
@@ -323,93 +393,30 @@ class ScmiAgent:
 
     def rx_callback(self, msg: VioMsg) -> None:
         """One message from either channel (Linux: ``scmi_rx_callback``)."""
-        tx, stats = self.tx, self.stats
+        tx, stats, responses = self.tx, self.stats, self.responses
         if tx is None:
             stats.err_msg_unexpected += 1
             return
         data = tx.read(msg)
         if len(data) < HEADER.size:
-            stats.err_msg_invalid += 1
-            if msg.request:
-                # the chain came back without an answer: the driver's own half still says to whom
-                self._response(int.from_bytes(tx.memory.read(msg.request, HEADER.size), "little"), b"")
+            if not msg.request:
+                responses.invalid(_NO_HEADER)
+                return
+            # the chain came back without an answer: the driver's own half still says to whom
+            responses.response(int.from_bytes(tx.memory.read(msg.request, HEADER.size), "little"), b"")
             return
         word = int.from_bytes(data[: HEADER.size], "little")
         kind = word >> TYPE_SHIFT & 3
         if kind == COMMAND:
-            self._response(word, data)
+            responses.response(word, data)
         elif kind == NOTIFICATION:
-            if self.notifications.dispatch(word, data):
-                stats.notification_ok += 1
-            else:
-                stats.err_msg_invalid += 1
+            responses.notification(word, data, self.notifications.notify)
         elif kind == DELAYED_RESPONSE:
-            self._delayed_response(word, data)
+            responses.delayed_response(word, data)
         else:
-            stats.err_msg_invalid += 1
+            responses.invalid(word, UNKNOWN)
 
-    def _lookup(self, word: int) -> Xfer | None:
-        """The xfer that a message is for; None, and counted, where nobody waits (any more). Under the lock."""
-        token = word >> TOKEN_SHIFT & _TOKEN_MASK
-        xfer = self.in_flight.get(token)
-        if xfer is not None and xfer.state != EXPIRED:
-            return xfer
-        if xfer is not None:
-            self.in_flight.pop(token)
-            self.stats.err_msg_late += 1
-        self.stats.err_msg_unexpected += 1
-        return None
-
-    def _response(self, word: int, data: bytes) -> None:
-        with self._lock:
-            xfer = self._lookup(word)
-            if xfer is None:
-                return
-            if word != xfer.word or xfer.state != SENT_OK:
-                # not the command's header, a second response, or one that its delayed response overtook
-                self.stats.err_msg_invalid += 1
-                if word == xfer.word:
-                    self.stats.err_msg_overtaken += not xfer.replied
-                    xfer.replied = True
-                return
-            self._fetch(xfer, data)
-            if not xfer.poll:
-                self.stats.response_ok += 1
-            if xfer.done is not None:
-                xfer.done.set()
-
-    def _fetch(self, xfer: Xfer, data: bytes) -> None:
-        """Take the response over. Under the lock, in state SENT_OK."""
-        xfer.replied = True
-        if len(data) < _REPLY.size:
-            xfer.status = Status.PROTOCOL_ERROR.value
-            if data:
-                self.stats.err_msg_invalid += 1
-        else:
-            word, status = _REPLY.unpack_from(data)
-            if word != xfer.word:
-                self.stats.err_msg_invalid += 1
-                status = Status.PROTOCOL_ERROR.value
-            xfer.status = status
-            xfer.rx = data[_REPLY.size : _REPLY.size + xfer.expect]
-        xfer.state = RESP_OK
-
-    def _delayed_response(self, word: int, data: bytes) -> None:
-        with self._lock:
-            xfer = self._lookup(word)
-            if xfer is None:
-                return
-            fits = xfer.async_done is not None and word == as_delayed(xfer.word) and len(data) >= _REPLY.size
-            if not fits or xfer.state == DRESP_OK:
-                self.stats.err_msg_invalid += 1
-                return
-            overtook = xfer.state == SENT_OK
-            xfer.delayed(_REPLY.unpack_from(data)[1], data[_REPLY.size :])
-            self.stats.delayed_response_ok += 1
-            # the platform has done what it was asked: the response that is still under way can only be SUCCESS
-            if overtook and xfer.done is not None:
-                xfer.done.set()
-
-    def on_notification(self, protocol: int, event: int, callback: Callback, source: int | None = None) -> None:
-        """Have ``callback`` hear of ``event`` of ``protocol``: of one source (clock, sensor, …), or of all."""
-        self.notifications.register(protocol, event, callback, source)
+    async def on_notification(self, protocol: int, event: int, handler: Handler, source: int | None = None) -> None:
+        """Have ``handler`` hear of ``event`` of ``protocol``: of one source (clock, sensor, …), or of all. See
+        :meth:`~services.guest_driver.scmi_notify.Notifications.register`."""
+        await self.notifications.register(protocol, event, handler, source)

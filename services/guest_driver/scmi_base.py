@@ -8,8 +8,9 @@ from typing import ClassVar
 from common.scmi import base
 from common.scmi.base import Command
 from common.scmi.fields import U32, unpack
+from services.guest_driver.notify_events import MAX_PAYLOAD, Event, Handler, ProtocolEvents
+from services.guest_driver.notify_stream import STREAM_SIZE, NotificationStream
 from services.guest_driver.scmi_client import ProtocolClient
-from services.guest_driver.scmi_notify import Callback
 
 
 @dataclass(slots=True, frozen=True)
@@ -71,6 +72,7 @@ class BaseClient(ProtocolClient):
         return base.parse_agent(reply)
 
     async def notify_errors(self, enable: bool, *, poll: bool = False) -> None:
+        """BASE_NOTIFY_ERRORS. :meth:`on_error` and :meth:`errors` send it where it is due."""
         await self.agent.do_xfer(
             self.protocol, Command.BASE_NOTIFY_ERRORS, base.NOTIFY_ERRORS.pack(enable), expect=0, poll=poll
         )
@@ -85,6 +87,23 @@ class BaseClient(ProtocolClient):
             poll=poll,
         )
 
-    def on_error(self, callback: Callback) -> None:
-        """Hear of BASE_ERROR_EVENT; parse its payload with :func:`common.scmi.base.parse_error_event`."""
-        self.agent.on_notification(self.protocol, base.Notification.BASE_ERROR_EVENT, callback)
+    # --- notifications ------------------------------------------------------------------------------------------------
+
+    def events(self) -> ProtocolEvents:
+        """DEN0056E §4.2.3. There is one source: the platform."""
+        error = Event(
+            base.Notification.BASE_ERROR_EVENT,
+            MAX_PAYLOAD,
+            base.parse_error_event,
+            lambda _report: 0,
+            lambda _source, enable: self.notify_errors(enable),
+        )
+        return ProtocolEvents(self.protocol, (error,), 1)
+
+    async def on_error(self, handler: Handler) -> None:
+        """Have ``handler`` hear of BASE_ERROR_EVENT; its report is a :class:`common.scmi.base.ErrorEvent`."""
+        await self.agent.on_notification(self.protocol, base.Notification.BASE_ERROR_EVENT, handler)
+
+    def errors(self, *, size: int = STREAM_SIZE) -> NotificationStream:
+        """The same to iterate over."""
+        return self.agent.notifications.stream(self.protocol, base.Notification.BASE_ERROR_EVENT, size=size)

@@ -99,6 +99,7 @@ class VioChannel:
                         cb_enabled = False
                     used = vqueue.get_buf()
                     if used is None:
+                        self.drained()
                         if vqueue.enable_cb():
                             return
                         cb_enabled = True
@@ -119,6 +120,9 @@ class VioChannel:
             self.broken = True
             if self.on_broken is not None:
                 self.on_broken(self, error)
+
+    def drained(self) -> None:
+        """The callback found the ring empty. Under the lock."""
 
     def finalize(self, msg: VioMsg) -> None:
         """The callback is through with ``msg``."""

@@ -43,8 +43,13 @@ class ProtocolClient:
         )
 
 
-def went_on(command: str, returned: int, remaining: int) -> bool:
-    """Is there more to ask for? Raises ScmiError where the platform says so and returns nothing: an endless loop."""
+def went_on(command: str, returned: int, remaining: int, before: int | None) -> bool:
+    """Is there more to ask for? ``before`` is what remained after the answer before, None at the first.
+
+    Raises ScmiError where the platform says so and returns nothing, or has more in all than it said: an endless loop.
+    """
     if remaining and not returned:
         raise ScmiError(command, Status.PROTOCOL_ERROR, f"{remaining} remaining, but none returned")
+    if before is not None and returned + remaining > before:
+        raise ScmiError(command, Status.PROTOCOL_ERROR, f"{returned} returned, {remaining} remaining, of {before}")
     return remaining > 0

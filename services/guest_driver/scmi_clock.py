@@ -7,13 +7,20 @@ from typing import ClassVar
 
 from common.scmi import clock
 from common.scmi.clock import Command
+from common.world import Table
+from services.guest_driver.notify_events import Event, Handler, ProtocolEvents
+from services.guest_driver.notify_stream import STREAM_SIZE, NotificationStream
 from services.guest_driver.scmi_client import ProtocolClient, went_on
-from services.guest_driver.scmi_notify import Callback
 
 
 @dataclass(slots=True, frozen=True)
 class ClockClient(ProtocolClient):
-    """Clocks: what there are, their rates, on and off."""
+    """Clocks: what there are, their rates, on and off.
+
+    ``enable_latencies`` remembers what the platform said of each clock, µs; it is made by the world.
+    """
+
+    enable_latencies: Table[int]
 
     protocol: ClassVar[int] = clock.PROTOCOL.value
 
@@ -32,11 +39,26 @@ class ClockClient(ProtocolClient):
             expect=clock.CLOCK_ATTRIBUTES_REPLY.size,
             poll=poll,
         )
-        return clock.parse_clock_attributes(reply)
+        found = clock.parse_clock_attributes(reply)
+        self.enable_latencies[clock_id] = found.enable_latency
+        return found
+
+    async def is_atomic(self, clock_id: int) -> bool:
+        """Is this clock turned on and off by polling, as Linux's clk-scmi decides it: is the transport atomic and the
+        clock's enable latency within the threshold? Asks the platform for it once, sleeping, unless
+        :meth:`clock_attributes` has; not where the threshold is 0, or the transport not atomic."""
+        agent = self.agent
+        if not agent.atomic_threshold_us or not agent.is_transport_atomic:
+            return False
+        latency = self.enable_latencies.get(clock_id)
+        if latency is None:
+            latency = (await self.clock_attributes(clock_id)).enable_latency
+        return agent.polls(latency)
 
     async def describe_rates(self, clock_id: int, *, poll: bool = False) -> clock.Rates:
         """All rates: a list, or with ``triplet`` (lowest, highest, step). Asks again while some remain."""
         rates: list[int] = []
+        before: int | None = None
         while True:
             reply = await self.agent.do_xfer(
                 self.protocol,
@@ -46,8 +68,9 @@ class ClockClient(ProtocolClient):
             )
             part = clock.parse_rates(reply)
             rates += part.rates
-            if not went_on("CLOCK_DESCRIBE_RATES", len(part.rates), part.remaining):
+            if not went_on("CLOCK_DESCRIBE_RATES", len(part.rates), part.remaining, before):
                 return clock.Rates(part.triplet, rates, 0)
+            before = part.remaining
 
     async def rate_get(self, clock_id: int, *, poll: bool = False) -> int:
         reply = await self.agent.do_xfer(
@@ -72,14 +95,19 @@ class ClockClient(ProtocolClient):
         reply = await self.agent.do_xfer_with_response(self.protocol, Command.CLOCK_RATE_SET, payload, timeout=timeout)
         return clock.parse_rate_set_complete(reply)
 
-    async def config_set(self, clock_id: int, enable: bool, *, poll: bool = False) -> None:
-        """Turn the clock on or off; nothing else of its configuration changes."""
+    async def config_set(self, clock_id: int, enable: bool, *, poll: bool | None = None) -> None:
+        """Turn the clock on or off; nothing else of its configuration changes. Polls where :meth:`is_atomic` says so,
+        or as told."""
+        if poll is None:
+            poll = await self.is_atomic(clock_id)
         state = clock.STATE_ENABLE if enable else clock.STATE_DISABLE
         payload = clock.CONFIG_SET.pack(clock_id, state, 0)
         await self.agent.do_xfer(self.protocol, Command.CLOCK_CONFIG_SET, payload, expect=0, poll=poll)
 
-    async def config_get(self, clock_id: int, *, poll: bool = False) -> bool:
-        """Is the clock on?"""
+    async def config_get(self, clock_id: int, *, poll: bool | None = None) -> bool:
+        """Is the clock on? Polls as :meth:`config_set` does."""
+        if poll is None:
+            poll = await self.is_atomic(clock_id)
         reply = await self.agent.do_xfer(
             self.protocol,
             Command.CLOCK_CONFIG_GET,
@@ -103,6 +131,7 @@ class ClockClient(ProtocolClient):
     async def parents(self, clock_id: int, *, poll: bool = False) -> list[int]:
         """Clocks that this one may be fed from."""
         found: list[int] = []
+        before: int | None = None
         while True:
             reply = await self.agent.do_xfer(
                 self.protocol,
@@ -112,14 +141,55 @@ class ClockClient(ProtocolClient):
             )
             part = clock.parse_parents(reply)
             found += part.parents
-            if not went_on("CLOCK_POSSIBLE_PARENTS_GET", len(part.parents), part.remaining):
+            if not went_on("CLOCK_POSSIBLE_PARENTS_GET", len(part.parents), part.remaining, before):
                 return found
+            before = part.remaining
 
     async def notify_rate(self, clock_id: int, enable: bool, *, poll: bool = False) -> None:
-        """CLOCK_RATE_NOTIFY: have the platform send CLOCK_RATE_CHANGED of this clock."""
+        """CLOCK_RATE_NOTIFY: have the platform send CLOCK_RATE_CHANGED of this clock. :meth:`on_rate_changed` and
+        :meth:`rate_changes` send it where it is due."""
         payload = clock.NOTIFY.pack(clock_id, enable)
         await self.agent.do_xfer(self.protocol, Command.CLOCK_RATE_NOTIFY, payload, expect=0, poll=poll)
 
-    def on_rate_changed(self, callback: Callback, clock_id: int | None = None) -> None:
-        """Hear of CLOCK_RATE_CHANGED; parse its payload with :func:`common.scmi.clock.parse_rate_event`."""
-        self.agent.on_notification(self.protocol, clock.Notification.CLOCK_RATE_CHANGED, callback, clock_id)
+    async def notify_rate_change_requests(self, clock_id: int, enable: bool, *, poll: bool = False) -> None:
+        """CLOCK_RATE_CHANGE_REQUESTED_NOTIFY: have the platform send CLOCK_RATE_CHANGE_REQUESTED of this clock.
+        :meth:`on_rate_change_requested` and :meth:`rate_change_requests` send it where it is due."""
+        payload = clock.NOTIFY.pack(clock_id, enable)
+        await self.agent.do_xfer(
+            self.protocol, Command.CLOCK_RATE_CHANGE_REQUESTED_NOTIFY, payload, expect=0, poll=poll
+        )
+
+    # --- notifications ------------------------------------------------------------------------------------------------
+
+    def events(self) -> ProtocolEvents:
+        """DEN0056E §4.6, notifications. The sources are the clocks."""
+        commands = {
+            clock.Notification.CLOCK_RATE_CHANGED: self.notify_rate,
+            clock.Notification.CLOCK_RATE_CHANGE_REQUESTED: self.notify_rate_change_requests,
+        }
+        size, parse = clock.RATE_EVENT.size, clock.parse_rate_event
+        events = (Event(one, size, parse, lambda report: int(report.clock), call) for one, call in commands.items())
+        return ProtocolEvents(self.protocol, tuple(events), self._count)
+
+    async def _count(self) -> int:
+        return (await self.attributes()).clocks
+
+    async def on_rate_changed(self, handler: Handler, clock_id: int | None = None) -> None:
+        """Have ``handler`` hear of CLOCK_RATE_CHANGED of one clock, or of all; its report is a
+        :class:`common.scmi.clock.RateEvent`."""
+        await self.agent.on_notification(self.protocol, clock.Notification.CLOCK_RATE_CHANGED, handler, clock_id)
+
+    async def on_rate_change_requested(self, handler: Handler, clock_id: int | None = None) -> None:
+        """As :meth:`on_rate_changed`, of CLOCK_RATE_CHANGE_REQUESTED."""
+        event = clock.Notification.CLOCK_RATE_CHANGE_REQUESTED
+        await self.agent.on_notification(self.protocol, event, handler, clock_id)
+
+    def rate_changes(self, clock_id: int | None = None, *, size: int = STREAM_SIZE) -> NotificationStream:
+        """CLOCK_RATE_CHANGED of one clock, or of all, to iterate over."""
+        event = clock.Notification.CLOCK_RATE_CHANGED
+        return self.agent.notifications.stream(self.protocol, event, clock_id, size=size)
+
+    def rate_change_requests(self, clock_id: int | None = None, *, size: int = STREAM_SIZE) -> NotificationStream:
+        """CLOCK_RATE_CHANGE_REQUESTED of one clock, or of all, to iterate over."""
+        event = clock.Notification.CLOCK_RATE_CHANGE_REQUESTED
+        return self.agent.notifications.stream(self.protocol, event, clock_id, size=size)

@@ -8,8 +8,9 @@ from typing import ClassVar
 from common.scmi import sensor
 from common.scmi.fields import unpack
 from common.scmi.sensor import Command
+from services.guest_driver.notify_events import MAX_PAYLOAD, Event, Handler, ProtocolEvents
+from services.guest_driver.notify_stream import STREAM_SIZE, NotificationStream
 from services.guest_driver.scmi_client import ProtocolClient, went_on
-from services.guest_driver.scmi_notify import Callback
 
 
 @dataclass(slots=True, frozen=True)
@@ -28,6 +29,7 @@ class SensorClient(ProtocolClient):
     async def discover(self, *, poll: bool = False) -> list[sensor.Descriptor]:
         """Descriptors of all sensors, in the order of their ids."""
         found: list[sensor.Descriptor] = []
+        before: int | None = None
         while True:
             reply = await self.agent.do_xfer(
                 self.protocol,
@@ -37,12 +39,14 @@ class SensorClient(ProtocolClient):
             )
             part, remaining = sensor.parse_descriptors(reply)
             found += part
-            if not went_on("SENSOR_DESCRIPTION_GET", len(part), remaining):
+            if not went_on("SENSOR_DESCRIPTION_GET", len(part), remaining, before):
                 return found
+            before = remaining
 
     async def axes(self, sensor_id: int, *, poll: bool = False) -> list[sensor.Descriptor]:
         """Descriptors of the axes of one sensor."""
         found: list[sensor.Descriptor] = []
+        before: int | None = None
         while True:
             reply = await self.agent.do_xfer(
                 self.protocol,
@@ -52,11 +56,13 @@ class SensorClient(ProtocolClient):
             )
             part, remaining = sensor.parse_axes(reply)
             found += part
-            if not went_on("SENSOR_AXIS_DESCRIPTION_GET", len(part), remaining):
+            if not went_on("SENSOR_AXIS_DESCRIPTION_GET", len(part), remaining, before):
                 return found
+            before = remaining
 
     async def update_intervals(self, sensor_id: int, *, poll: bool = False) -> sensor.Intervals:
         found: list[tuple[int, int]] = []
+        before: int | None = None
         while True:
             reply = await self.agent.do_xfer(
                 self.protocol,
@@ -66,8 +72,9 @@ class SensorClient(ProtocolClient):
             )
             part = sensor.parse_intervals(reply)
             found += part.intervals
-            if not went_on("SENSOR_LIST_UPDATE_INTERVALS", len(part.intervals), part.remaining):
+            if not went_on("SENSOR_LIST_UPDATE_INTERVALS", len(part.intervals), part.remaining, before):
                 return sensor.Intervals(part.segmented, found, 0)
+            before = part.remaining
 
     async def reading_get(self, sensor_id: int, *, poll: bool = False) -> list[sensor.Reading]:
         """One reading an axis, one in all for a sensor without axes."""
@@ -118,19 +125,57 @@ class SensorClient(ProtocolClient):
         await self.agent.do_xfer(self.protocol, Command.SENSOR_TRIP_POINT_CONFIG, payload, expect=0, poll=poll)
 
     async def notify_trip_points(self, sensor_id: int, enable: bool, *, poll: bool = False) -> None:
-        """SENSOR_TRIP_POINT_NOTIFY: have the platform send SENSOR_TRIP_POINT_EVENT of this sensor."""
+        """SENSOR_TRIP_POINT_NOTIFY: have the platform send SENSOR_TRIP_POINT_EVENT of this sensor.
+        :meth:`on_trip_point` and :meth:`trip_points` send it where it is due."""
         payload = sensor.NOTIFY.pack(sensor_id, enable)
         await self.agent.do_xfer(self.protocol, Command.SENSOR_TRIP_POINT_NOTIFY, payload, expect=0, poll=poll)
 
     async def notify_updates(self, sensor_id: int, enable: bool, *, poll: bool = False) -> None:
-        """SENSOR_CONTINUOUS_UPDATE_NOTIFY: have the platform send SENSOR_UPDATE of this sensor."""
+        """SENSOR_CONTINUOUS_UPDATE_NOTIFY: have the platform send SENSOR_UPDATE of this sensor. :meth:`on_update` and
+        :meth:`updates` send it where it is due."""
         payload = sensor.NOTIFY.pack(sensor_id, enable)
         await self.agent.do_xfer(self.protocol, Command.SENSOR_CONTINUOUS_UPDATE_NOTIFY, payload, expect=0, poll=poll)
 
-    def on_trip_point(self, callback: Callback, sensor_id: int | None = None) -> None:
-        """Hear of SENSOR_TRIP_POINT_EVENT; parse its payload with :func:`common.scmi.sensor.parse_trip_event`."""
-        self.agent.on_notification(self.protocol, sensor.Notification.SENSOR_TRIP_POINT_EVENT, callback, sensor_id)
+    # --- notifications ------------------------------------------------------------------------------------------------
 
-    def on_update(self, callback: Callback, sensor_id: int | None = None) -> None:
-        """Hear of SENSOR_UPDATE; parse its payload with :func:`common.scmi.sensor.parse_update`."""
-        self.agent.on_notification(self.protocol, sensor.Notification.SENSOR_UPDATE, callback, sensor_id)
+    def events(self) -> ProtocolEvents:
+        """DEN0056E §4.7, notifications. The sources are the sensors."""
+        trip = Event(
+            sensor.Notification.SENSOR_TRIP_POINT_EVENT,
+            sensor.TRIP_POINT_EVENT.size,
+            sensor.parse_trip_event,
+            lambda report: int(report.sensor),
+            self.notify_trip_points,
+        )
+        update = Event(
+            sensor.Notification.SENSOR_UPDATE,
+            MAX_PAYLOAD,
+            sensor.parse_update,
+            lambda report: int(report.sensor),
+            self.notify_updates,
+        )
+        return ProtocolEvents(self.protocol, (trip, update), self._count)
+
+    async def _count(self) -> int:
+        return (await self.attributes()).sensors
+
+    async def on_trip_point(self, handler: Handler, sensor_id: int | None = None) -> None:
+        """Have ``handler`` hear of SENSOR_TRIP_POINT_EVENT of one sensor, or of all; its report is a
+        :class:`common.scmi.sensor.TripEvent`."""
+        event = sensor.Notification.SENSOR_TRIP_POINT_EVENT
+        await self.agent.on_notification(self.protocol, event, handler, sensor_id)
+
+    async def on_update(self, handler: Handler, sensor_id: int | None = None) -> None:
+        """Have ``handler`` hear of SENSOR_UPDATE of one sensor, or of all that can; its report is a
+        :class:`common.scmi.sensor.UpdateEvent`."""
+        await self.agent.on_notification(self.protocol, sensor.Notification.SENSOR_UPDATE, handler, sensor_id)
+
+    def trip_points(self, sensor_id: int | None = None, *, size: int = STREAM_SIZE) -> NotificationStream:
+        """SENSOR_TRIP_POINT_EVENT of one sensor, or of all, to iterate over."""
+        event = sensor.Notification.SENSOR_TRIP_POINT_EVENT
+        return self.agent.notifications.stream(self.protocol, event, sensor_id, size=size)
+
+    def updates(self, sensor_id: int | None = None, *, size: int = STREAM_SIZE) -> NotificationStream:
+        """SENSOR_UPDATE of one sensor, or of all that can, to iterate over."""
+        event = sensor.Notification.SENSOR_UPDATE
+        return self.agent.notifications.stream(self.protocol, event, sensor_id, size=size)

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from common.errors import ChannelBusyError, LocalError, RingError, RingmeshError
 from common.virtio.split_driver import SplitDriver
 from common.workqueue import Work, WorkQueue
-from common.world import Fifo, Memory, World
+from common.world import Array, Fifo, Memory, World
 from services.guest_driver.scmi_channel import RxCallback, VioChannel
 from services.guest_driver.scmi_message import (
     MAX_PDU_SIZE,
@@ -58,14 +58,21 @@ class Transfer(Protocol):
 class TxChannel(VioChannel):
     """The cmdq: ``world.new(TxChannel, world, memory, vqueue, layout, notify, rx_callback, workqueue)``.
 
-    ``rx_callback`` is given replies to commands that are not polled, and late ones. Messages are *free*, on the ring,
-    *pending* (dequeued, waiting for the worker) or held by a poller; there are ``max_msg`` of them, always.
+    ``rx_callback`` is given replies to commands that are not polled, and late ones. ``workqueue`` is the channel's own:
+    the caller has its worker running, :meth:`close` ends it. Messages are *free*, on the ring, *pending* (dequeued,
+    waiting for the worker) or held by a poller; there are ``max_msg`` of them, always.
+
+    ``polling``: can replies be polled for at all? ``atomic_enabled``: may drivers choose by themselves to poll, where
+    they must not sleep (Linux: ``atomic_enabled`` of the transport)?
     """
 
-    __slots__ = ("deferred_tx_work", "deferred_tx_wq", "free_list", "free_lock", "max_msg", "pending_cmds_list",
-                 "pending_lock")  # fmt: skip
+    __slots__ = ("atomic_enabled", "deferred_tx_work", "deferred_tx_wq", "free_list", "free_lock", "max_msg",
+                 "messages", "pending_cmds_list", "pending_lock", "polling")  # fmt: skip
 
+    polling: Final[bool]
+    atomic_enabled: Final[bool]
     max_msg: Final[int]
+    messages: Final[Array[VioMsg]]
     free_list: Final[Fifo[VioMsg]]
     free_lock: Final[AbstractContextManager[Any]]
     pending_cmds_list: Final[Fifo[VioMsg]]
@@ -84,8 +91,12 @@ class TxChannel(VioChannel):
         workqueue: WorkQueue,
         *,
         max_msg: int | None = None,
+        polling: bool = True,
+        atomic_enabled: bool = True,
     ) -> None:
         super().__init__(world, memory, vqueue, notify, rx_callback)
+        self.polling = polling
+        self.atomic_enabled = atomic_enabled
         most = vqueue.size // DESCRIPTORS
         self.max_msg = most if max_msg is None else max_msg
         if not 0 < self.max_msg <= most:
@@ -96,9 +107,11 @@ class TxChannel(VioChannel):
         self.pending_lock = world.spinlock()
         self.deferred_tx_wq = workqueue
         self.deferred_tx_work = world.new(Work, world, self.deferred_tx_worker)
-        for _ in range(self.max_msg):
+        self.messages = world.array(self.max_msg)
+        for i in range(self.max_msg):
             request, reply = layout.alloc(MAX_PDU_SIZE, _ALIGN), layout.alloc(MAX_PDU_SIZE, _ALIGN)
-            self.free_list.append(world.new(VioMsg, world, request, reply))
+            self.messages[i] = world.new(VioMsg, world, request, reply)
+            self.free_list.append(self.messages[i])
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
@@ -148,6 +161,8 @@ class TxChannel(VioChannel):
                     msg.poll_idx = vqueue.enable_cb_prepare()
                     msg.poll_status = POLLING
                     msg.users.add(1)
+                    # the poller looks at the ring between two entries: it is inside until mark_txdone()
+                    self.users.add(1)
                     # poll_done() and mark_txdone() read it without a lock: initialised first, then bound, then sent
                     xfer.priv = msg
                     if self._mb is not None:
@@ -169,6 +184,7 @@ class TxChannel(VioChannel):
             self._mb()
         if xfer.poll:
             self.msg_release(msg)
+            self.release()
         self.msg_release(msg)
 
     # --- polling ------------------------------------------------------------------------------------------------------
@@ -273,9 +289,18 @@ class TxChannel(VioChannel):
                 msg.poll_status = POLL_TIMEOUT
         if done:
             self.msg_release(msg)
-        return not self.msg_release(msg)
+        free = self.msg_release(msg)
+        self.release()
+        return not free
 
     # --- shutdown -----------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """As :meth:`VioChannel.close`; then the worker ends. A polled command is a user from the time it is sent until
+        :meth:`mark_txdone`, so no loop looks at the ring or kicks the worker after they have gone, and a worker that
+        starts late finds the channel closing."""
+        await super().close()
+        await self.deferred_tx_wq.stop()
 
     def reclaim(self) -> None:
         """After :meth:`close` and the device's reset: take back every message that the device never answered."""

@@ -18,7 +18,7 @@ class RxChannel(VioChannel):
     """``world.new(RxChannel, world, memory, vqueue, layout, notify, rx_callback)``; then :meth:`start`.
 
     ``max_msg`` buffers of MAX_PDU_SIZE bytes, as many as the queue has entries, one device-writable descriptor each.
-    A message is fed back as soon as the callback has read it.
+    A message is fed back as soon as the callback has read it, with one doorbell a burst.
     """
 
     __slots__ = ("max_msg", "messages")
@@ -50,10 +50,14 @@ class RxChannel(VioChannel):
                 self.notify()
 
     def finalize(self, msg: VioMsg) -> None:
-        """Feed the buffer back."""
+        """Feed the buffer back; the device hears of it when the callback has emptied the ring."""
         with self.lock:
             if self.vqueue.broken:
                 raise RingError("broken")
             self.vqueue.add((), ((msg.input, MAX_PDU_SIZE),), msg)
-            if self.vqueue.kick_prepare():
-                self.notify()
+
+    def drained(self) -> None:
+        # One doorbell for all that was fed back: a burst of notifications costs one frame, not one each. The device
+        # cannot starve meanwhile: what it has used up is what the callback is taking.
+        if self.vqueue.num_added and self.vqueue.kick_prepare():
+            self.notify()

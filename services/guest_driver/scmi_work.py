@@ -5,90 +5,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Final
 
-from common.errors import ChannelBusyError, RemoteError, RingmeshError, ScmiError, XferTimeoutError
-from common.histogram import Histogram
+from common.errors import ChannelBusyError, RingmeshError, ScmiError, XferTimeoutError
 from common.runtime.clock import monotonic
 from common.scmi.sensor import (
     ATTR_ASYNC,
     ATTR_TRIP_POINTS,
     CONFIG_INTERVAL_SHIFT,
-    Descriptor,
     Reading,
     interval,
-    parse_trip_event,
 )
 from common.scmi.status import Status
 from services.guest_driver.config import WorkloadConfig
-from services.guest_driver.guest import CMDQ, Guest
-from services.guest_driver.scmi_notify import Notification
+from services.guest_driver.guest import Guest
+from services.guest_driver.notify_events import Notification
+from services.guest_driver.scmi_books import Chased, Known, ScmiBooks
+from services.guest_driver.scmi_census import Enumerator
+from services.guest_driver.scmi_driver import CMDQ
 
 #: Seconds between two moves of a trip point, where the sensor is sampled more often than that.
 TRIP_EVERY: Final = 0.2
 #: Moves are this many update intervals apart at least: the platform looks one interval after a move at the earliest.
 TRIP_INTERVALS: Final = 1.5
+#: Seconds between two looks at the end.
+DRAIN_STEP: Final = 0.01
 #: Of so many commands of a worker one is asynchronous: such a command may not be repeated after a reset.
 ASYNC_EVERY: Final = 16
-
-
-@dataclass(slots=True)
-class ScmiBooks:
-    """What was asked and what came of it. ``rtt`` in seconds."""
-
-    sent: int = 0
-    completed: int = 0
-    polled: int = 0
-    notifications: int = 0
-    timed_out: int = 0
-    failed: int = 0
-    refused_after_reset: int = 0
-    corrupted: int = 0
-    rtt: Histogram = field(default_factory=Histogram)
-
-
-@dataclass(slots=True)
-class Chased:
-    """A sensor whose trip points the load moves. ``interval`` is its fastest update interval, (mantissa, exponent) in
-    seconds, ``period`` the same in seconds; ``reading`` and ``at`` (seconds) are of the move before."""
-
-    number: int
-    trip_points: int
-    interval: tuple[int, int]
-    period: float
-    reading: int = 0
-    at: float = 0.0
-
-    def ahead(self, reading: int, now: float) -> int:
-        """Where the sensor will be halfway to the platform's next look, if it goes on as it did since the last move.
-
-        Half an interval, not one unit: by the time the platform sets the trip point, the value has moved on.
-        """
-        elapsed = now - self.at
-        moved = (reading - self.reading) * self.period / 2 / elapsed if self.at and elapsed > 0 else 0.0
-        self.reading, self.at = reading, now
-        step = round(moved)
-        return reading + (step or 1)
-
-
-@dataclass(slots=True)
-class Known:
-    """What the agent found out about the platform before the load began."""
-
-    vendor: str
-    #: clock → rates in Hz that the load sets it to, of the clocks that have at least two
-    clocks: dict[int, list[int]]
-    #: clock → rate in Hz after a reset of the platform
-    defaults: dict[int, int]
-    sensors: list[Descriptor]
-    #: sensor → how its trip points are moved
-    chased: dict[int, Chased]
-    #: sensors that may be read asynchronously
-    slow: list[int]
-    #: asynchronous commands that this agent may have under way: rate changes, readings
-    async_rates: int
-    async_readings: int
 
 
 class ScmiWork:
@@ -101,22 +44,32 @@ class ScmiWork:
         self._known: Known | None = None
         #: clock → the rate that the platform must report; absent where a restart made it uncertain
         self._rates: dict[int, int] = {}
+        #: clock → time until which an asynchronous change that timed out may still come to pass
+        self._unsure: dict[int, float] = {}
         #: restarts of the platform so far
         self._restarts = 0
+        #: where all messages of the transport are; there from :meth:`discover` on
+        self.census: Enumerator | None = None
+        #: kinds of errors that were logged
+        self._told: set[str] = set()
         #: asynchronous commands under way
         self._async_rates = 0
         self._async_readings = 0
+        #: malformed notifications that are in the books
+        self._malformed = 0
         self._running = False
         self._workers: list[asyncio.Task[None]] = []
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def discover(self) -> None:
-        """Learn what there is to ask for, and subscribe to trip points."""
+        """Learn what there is to ask for, and hear of trip points."""
         agent = self._guest.agent
-        clocks, defaults = {}, {}
+        self.census = Enumerator(self._guest.scmi.tx_channel, agent.in_flight, self._guest.log.error)
+        clocks, defaults, names = {}, {}, {}
         about_clocks, about_sensors = await agent.clock.attributes(), await agent.sensor.attributes()
         for clock in range(about_clocks.clocks):
+            names[clock] = (await agent.clock.clock_attributes(clock)).name
             rates = await agent.clock.describe_rates(clock)
             settable = list(rates.rates)
             if rates.triplet:
@@ -132,11 +85,12 @@ class ScmiWork:
                 chased[number] = await self._fastest(number, sensor.attributes_low & ATTR_TRIP_POINTS)
         slow = [number for number, sensor in enumerate(sensors) if sensor.attributes_low & ATTR_ASYNC]
         self._known = Known(
-            await agent.base.vendor(), clocks, defaults, sensors, chased,
+            await agent.base.vendor(), names, clocks, defaults, sensors, chased,
             slow, about_clocks.max_async, about_sensors.max_async,
         )  # fmt: skip
-        agent.sensor.on_trip_point(self._tripped)
-        await self._subscribe()
+        await self._sample()
+        if chased:
+            await agent.sensor.on_trip_point(self._tripped)
 
     def start(self) -> None:
         """Start the workers."""
@@ -145,6 +99,8 @@ class ScmiWork:
         self._workers = [spawn(self._work(n), name=f"scmi vcpu {n}") for n in range(self._config.scmi_workers)]
         if self._workers:
             self._workers.append(spawn(self._chase(), name="scmi trip points"))
+            if self._config.census_seconds:
+                self._workers.append(spawn(self._count(), name="scmi census"))
 
     async def stop(self) -> None:
         """Stop sending and wait for the workers' last answers; raises what one of them died of."""
@@ -157,12 +113,17 @@ class ScmiWork:
             task.cancel()
         for task in done:
             task.result()
+        # malformed notifications reach no handler
+        malformed = self._guest.agent.notifications.stats.no_report
+        self.books.corrupted += malformed - self._malformed
+        self._malformed = malformed
+        await self._come_to_rest()
 
     def platform_restarted(self) -> None:
         """The platform came back with its defaults."""
         self._restarts += 1
         self._rates.clear()
-        self._guest.world.spawn("scmi subscribe", self._subscribe_again())
+        self._guest.world.spawn("scmi sample", self._sample_again())
 
     # --- notifications ------------------------------------------------------------------------------------------------
 
@@ -175,33 +136,26 @@ class ScmiWork:
         fastest = min(found, key=_seconds, default=(1, 0))
         return Chased(number, trip_points, fastest, _seconds(fastest))
 
-    async def _subscribe(self) -> None:
-        """Have the sensors with trip points sampled as fast as they can, and hear of them."""
+    async def _sample(self) -> None:
+        """Have the sensors with trip points sampled as fast as they can."""
         sensors = self._guest.agent.sensor
         assert self._known is not None
         for number, one in self._known.chased.items():
             flags = await sensors.config_get(number) & ((1 << CONFIG_INTERVAL_SHIFT) - 1)
             await sensors.config_set(number, flags | interval(*one.interval) << CONFIG_INTERVAL_SHIFT)
-            await sensors.notify_trip_points(number, True)
 
-    async def _subscribe_again(self) -> None:
+    async def _sample_again(self) -> None:
         try:
-            await self._subscribe()
+            await self._sample()
         except RingmeshError as error:
-            self._guest.log.warning("no notifications until the next restart", error=str(error))
+            self._guest.log.warning("slow notifications until the next restart", error=str(error))
 
     def _tripped(self, notification: Notification) -> None:
         """SENSOR_TRIP_POINT_EVENT: it must be about a trip point that there is."""
         assert self._known is not None
         self.books.notifications += 1
-        try:
-            event = parse_trip_event(notification.payload)
-        except RemoteError:
-            good = False
-        else:
-            one = self._known.chased.get(event.sensor)
-            good = one is not None and event.trip_point < one.trip_points
-        if not good:
+        one = self._known.chased.get(notification.source)
+        if one is None or notification.report.trip_point >= one.trip_points:
             self.books.corrupted += 1
             self._guest.log.error("SCMI notification is wrong", payload=notification.payload.hex())
 
@@ -213,7 +167,7 @@ class ScmiWork:
         assert self._known is not None
         chased = self._known.chased
         pause = max([TRIP_EVERY, *(one.period * TRIP_INTERVALS for one in chased.values())]) * self._guest.config.guests
-        while self._running and chased:
+        while self._going and chased:
             for one in chased.values():
                 await self._move(one)
             await asyncio.sleep(pause)
@@ -238,13 +192,42 @@ class ScmiWork:
         if target is not None:
             await self._do("trip_point", place, False)
 
+    # --- messages of the transport ------------------------------------------------------------------------------------
+
+    async def _count(self) -> None:
+        """See again and again that no message has leaked. All guests together take no more time than one would."""
+        while self._running:
+            self._take_census("under load")
+            await asyncio.sleep(self._config.census_seconds * self._guest.config.guests)
+
+    def _take_census(self, when: str) -> None:
+        if self.census is not None and self._config.census_seconds:
+            self.census.take(when)
+
+    async def _come_to_rest(self) -> None:
+        """The last census: the transport's worker may still have a late reply to hand over."""
+        if self.census is None or not self._config.census_seconds:
+            return
+        deadline = monotonic() + self._config.drain_seconds
+        while monotonic() < deadline:
+            census = self.census.take("at the end")
+            if not census.pending and not census.poller:
+                return
+            await asyncio.sleep(DRAIN_STEP)
+        self.census.take("at the end", at_rest=True)
+
     # --- commands -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _going(self) -> bool:
+        """A queue that the platform broke takes no more commands."""
+        return self._running and not self._guest.scmi.tx_channel.broken
 
     async def _work(self, vcpu: int) -> None:
         """One vCPU: a command after the other, polled ones among them."""
         mine = self._clock_of(vcpu)
         turn = vcpu
-        while self._running:
+        while self._going:
             turn += 1
             if turn % ASYNC_EVERY or not await self._do_async(turn // ASYNC_EVERY, mine):
                 await self._do_next(turn, mine)
@@ -266,6 +249,9 @@ class ScmiWork:
         elif kind and known.sensors:
             number = turn % len(known.sensors)
             await self._do("reading", lambda p: self._reading(number, p), poll)
+        elif turn & 1 and known.names:
+            number = turn % len(known.names)
+            await self._do("clock_name", lambda p: self._clock_name(number, p), poll)
         else:
             await self._do("vendor", self._vendor, poll)
 
@@ -308,14 +294,17 @@ class ScmiWork:
         platform needs for it, so it is left out of the round-trip times."""
         books, guest = self.books, self._guest
         books.sent += 1
+        books.later += later
         began = monotonic()
         try:
             good = await command(poll)
         except XferTimeoutError:
             books.timed_out += 1
+            self._take_census("after a time-out")
             return
         except ChannelBusyError:
             books.sent -= 1  # it never left
+            books.later -= later
             await asyncio.sleep(0.001)
             return
         except ScmiError as error:
@@ -328,7 +317,10 @@ class ScmiWork:
             return
         except RingmeshError as error:
             books.failed += 1
-            guest.log.error("SCMI command not answered", error=str(error))
+            kind = type(error).__name__
+            if kind not in self._told:  # the others of its kind are counted
+                self._told.add(kind)
+                guest.log.error("SCMI command not answered", command=name, error=str(error))
             await asyncio.sleep(0.1)
             return
         ended = monotonic()
@@ -346,20 +338,37 @@ class ScmiWork:
         assert self._known is not None
         return await self._guest.agent.base.vendor(poll=poll) == self._known.vendor
 
+    async def _clock_name(self, clock: int, poll: bool) -> bool:
+        assert self._known is not None
+        return (await self._guest.agent.clock.clock_attributes(clock, poll=poll)).name == self._known.names[clock]
+
     async def _rate_set(self, clock: int, rate: int, poll: bool) -> bool:
         restarts = self._restarts
         self._rates.pop(clock, None)
         await self._guest.agent.clock.rate_set(clock, rate, poll=poll)
-        if restarts == self._restarts:
-            self._rates[clock] = rate
+        self._settled(clock, rate, restarts)
         return True
+
+    def _settled(self, clock: int, rate: int, restarts: int) -> None:
+        """The platform said that ``clock`` runs at ``rate``; so it must answer from now on.
+
+        Commands take effect in the order of the ring, so it is the last one that counts, and one that timed out leaves
+        the rate unknown only until the next. An asynchronous change takes effect later: while one that timed out may
+        still do, and after a restart, any of the clock's rates is right.
+        """
+        if restarts == self._restarts and monotonic() >= self._unsure.get(clock, 0.0):
+            self._rates[clock] = rate
 
     async def _rate_set_async(self, clock: int, rate: int) -> bool:
         restarts = self._restarts
         self._rates.pop(clock, None)
-        done = await self._guest.agent.clock.rate_set_async(clock, rate)
-        if restarts == self._restarts:
-            self._rates[clock] = rate
+        try:
+            done = await self._guest.agent.clock.rate_set_async(clock, rate)
+        except XferTimeoutError:
+            # it has had that long already, or it was held up with its response
+            self._unsure[clock] = monotonic() + self._config.scmi_timeout
+            raise
+        self._settled(clock, rate, restarts)
         return done == (clock, rate)
 
     async def _rate_get(self, clock: int, poll: bool) -> bool:

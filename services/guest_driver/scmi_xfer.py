@@ -24,16 +24,18 @@ EXPIRED: Final = 3
 
 
 class Xfer:
-    """``world.new(Xfer, word, payload, expect, poll, done, async_done)``: used once, never recycled.
+    """``world.new(Xfer, word, transfer_id, payload, expect, poll, done, async_done)``: used once, never recycled.
 
-    ``word`` is the header, ``expect`` the bytes of return values behind the status, ``done`` the event of the
-    response (None where it is polled for), ``async_done`` that of the delayed response (None where none is due).
+    ``word`` is the header, ``transfer_id`` the number of the command, whose low bits are the token, ``expect`` the
+    bytes of return values behind the status, ``done`` the event of the response (None where it is polled for),
+    ``async_done`` that of the delayed response (None where none is due).
     """
 
-    __slots__ = ("async_done", "async_rx", "async_status", "done", "error", "expect", "poll", "priv", "replied",
-                 "request", "rx", "state", "status", "token", "word")  # fmt: skip
+    __slots__ = ("async_done", "async_rx", "async_status", "delayed_due", "done", "error", "expect", "poll", "priv",
+                 "replied", "request", "rx", "state", "status", "token", "transfer_id", "word")  # fmt: skip
 
     word: Final[int]
+    transfer_id: Final[int]
     token: Final[int]
     request: Final[bytes]
     expect: Final[int]
@@ -44,7 +46,7 @@ class Xfer:
     def __init__(
         self,
         word: int,
-        token: int,
+        transfer_id: int,
         payload: bytes,
         expect: int,
         poll: bool,
@@ -52,7 +54,8 @@ class Xfer:
         async_done: Event | None,
     ) -> None:
         self.word = word
-        self.token = token
+        self.transfer_id = transfer_id
+        self.token = transfer_id % TOKENS
         self.request = HEADER.pack(word) + payload
         self.expect = expect
         self.poll = poll
@@ -63,12 +66,20 @@ class Xfer:
         self.error: RingError | None = None
         #: the response itself has come (not only a delayed one that overtook it)
         self.replied = False
+        #: a delayed response was asked for, has not come, and the command was not refused
+        self.delayed_due = async_done is not None
         self.status = 0
         self.rx = b""
         self.async_status = 0
         self.async_rx = b""
         #: the message that this xfer polls for; read by polling loops without a lock
         self.priv: VioMsg | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Does the platform owe nothing more? Only then is the token free: a delayed response may come after any number
+        of younger commands."""
+        return self.replied and not self.delayed_due
 
     @property
     def awaits_delayed(self) -> bool:
@@ -89,6 +100,7 @@ class Xfer:
         assert self.async_done is not None
         self.async_status = status
         self.async_rx = rx
+        self.delayed_due = False
         self.state = DRESP_OK
         self.async_done.set()
 

@@ -1,4 +1,7 @@
-"""The guest as a service: some guests, their workloads, and the routes that start and stop them."""
+"""The guest as a service: some guests, their workloads, and the routes that start and stop them.
+
+The routes under ``/tracing`` are described in :mod:`services.guest_driver.tracing`.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,15 @@ from typing import Any
 
 from common.errors import ConfigError, RemoteError, RingmeshError
 from common.pcap import read_frames
+from common.runtime.clock import monotonic
 from common.runtime.service import Service
 from common.virtio.net_header import MAX_ETHERNET
 from services.guest_driver.config import GuestConfig
-from services.guest_driver.guest import CMDQ, EVENTQ, RX, TX, Guest
+from services.guest_driver.guest import RX, TX, Guest
 from services.guest_driver.net_ledger import TRAILER_BYTES
+from services.guest_driver.scmi_census import PLACES
+from services.guest_driver.scmi_driver import CMDQ, EVENTQ
+from services.guest_driver.tracing import Tracing, TracingRequest
 from services.guest_driver.workload import Workload, books
 
 #: Name in metrics → device and index of the queue.
@@ -49,6 +56,7 @@ class GuestService(Service[GuestConfig]):
             guest = Guest(f"guest{number}", self, waits)
             self.guests.append(guest)
             self.loads.append(Workload(guest, self.config.workload, self._frames))
+        self._serve_tracing()
         self.ready_when("guests are not up", lambda: self._up)
         self._measure()
         self.world.spawn("bring-up", self._bring_up())
@@ -59,6 +67,8 @@ class GuestService(Service[GuestConfig]):
             await load.prepare()
             agent = load.guest.agent
             self.metrics.counters_of("scmi", "SCMI agent", agent.stats, guest=load.guest.name)
+            self._measure_notifications(load.guest)
+            self._measure_messages(load)
         self._up = True
         self.log.info("guests are up", guests=len(self.guests))
         if self.config.workload.autostart:
@@ -88,6 +98,16 @@ class GuestService(Service[GuestConfig]):
             raise
         return books(self.loads)
 
+    # --- tracing ------------------------------------------------------------------------------------------------------
+
+    def _serve_tracing(self) -> None:
+        tracing = Tracing({guest.name: guest.agent for guest in self.guests}, monotonic)
+        self.admin.get("/tracing", tracing.state)
+        self.admin.post("/tracing", tracing.switch, TracingRequest)
+        self.admin.get("/tracing/trace", tracing.trace, guarded=True)
+        self.admin.post("/tracing/pipe", lambda _body: tracing.pipe())
+        self.metrics.counters_of("scmi_trace", "Trace of the SCMI agents", tracing.ring.stats)
+
     # --- metrics ------------------------------------------------------------------------------------------------------
 
     def _depth_of(self, name: str) -> Callable[[], float]:
@@ -99,6 +119,36 @@ class GuestService(Service[GuestConfig]):
             return float(sum(queue.depth.read(len(queue.in_flight)) for queue in queues))
 
         return depth
+
+    def _measure_messages(self, load: Workload) -> None:
+        """Where the messages of the SCMI transport are. All gauges of a scrape are read in one turn of the loop."""
+        enumerator, name = load.scmi.census, load.guest.name
+        assert enumerator is not None
+        self.metrics.counters_of("scmi_census", "Censuses of the SCMI transport", enumerator.stats, guest=name)
+        for place in PLACES:
+            self.metrics.gauge(
+                "ringmesh_scmi_messages",
+                "Messages of the SCMI transport by where they are.",
+                fn=lambda place=place: getattr(enumerator.take("at a scrape"), place),  # type: ignore[misc]
+                guest=name,
+                state=place,
+            )
+        self.metrics.gauge(
+            "ringmesh_scmi_max_msg",
+            "Messages that the SCMI transport has in all.",
+            fn=lambda: load.guest.scmi.tx_channel.max_msg,
+            guest=name,
+        )
+
+    def _measure_notifications(self, guest: Guest) -> None:
+        notifications = guest.agent.notifications
+        for text, stats in (("delivery", notifications.stats), ("commands", notifications.sources.stats)):
+            self.metrics.counters_of("scmi_notify", f"SCMI notifications, {text}", stats, guest=guest.name)
+        for protocol in notifications.queues:
+            queue, name = notifications.queues[protocol], f"{protocol:#x}"
+            self.metrics.counters_of(
+                "scmi_events", "Queue of SCMI notifications", queue.stats, guest=guest.name, protocol=name
+            )
 
     def _measure(self) -> None:
         for load in self.loads:

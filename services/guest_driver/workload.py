@@ -10,9 +10,10 @@ from common.errors import RingmeshError
 from common.histogram import Histogram
 from common.runtime.clock import monotonic
 from services.guest_driver.config import WorkloadConfig
-from services.guest_driver.guest import CMDQ, TX, Guest
+from services.guest_driver.guest import TX, Guest
 from services.guest_driver.net_ledger import NetLedger
 from services.guest_driver.replay_ledger import ReplayLedger
+from services.guest_driver.scmi_driver import CMDQ
 from services.guest_driver.scmi_work import ScmiWork
 
 #: Seconds between two looks while draining.
@@ -145,8 +146,17 @@ def books(loads: Iterable[Workload]) -> dict[str, Any]:
         if not load.running:
             scmi["lost"] += book.sent - book.completed - book.timed_out
         # a late answer is the first one all the same, and a delayed response may overtake its response
-        scmi["duplicated"] += agent.err_msg_unexpected - agent.err_msg_late
-        scmi["corrupted"] += book.corrupted + agent.err_msg_invalid - agent.err_msg_overtaken
+        doubled = agent.err_msg_unexpected - agent.err_msg_late
+        invalid = agent.err_msg_invalid - agent.err_msg_overtaken
+        if guest.config.faults.delayed_twice:
+            # second copies come by the platform's settings; the agent drops them before its response's waiter has run
+            # (invalid) or after (unexpected)
+            doubled, invalid = max(0, doubled + invalid - book.later), 0
+        scmi["duplicated"] += doubled
+        scmi["corrupted"] += book.corrupted + invalid
+        if load.scmi.census is not None:
+            # a message of the transport that is lost, or in two places, will carry a wrong command sooner or later
+            scmi["corrupted"] += load.scmi.census.stats.violations
         scmi_rtt.merge(book.rtt)
         ledger = load.net
         for key in ("tx", "rx", "re_executed", "reset_dropped", "duplicated", "corrupted"):

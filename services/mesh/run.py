@@ -78,7 +78,10 @@ async def run(options: RunOptions) -> int:
     try:
         await unless(interrupt.asked, mesh.start())
         if mesh.made_token:
-            console.print(f"token {mesh.token} (capture record reads it from RINGMESH_TOKEN)")
+            console.print(f"token {mesh.token} (capture record and scmi read it from RINGMESH_TOKEN)")
+        scmi = mesh.children["scmi"].env
+        at = f"{scmi['RINGMESH_LISTEN__HOST']}:{scmi['RINGMESH_LISTEN__PORT']}"
+        console.print(f"firmware at {at} (ringmesh scmi protocols --connect {at})")
         scraper = Scraper(mesh)
         await scraper.scrape()
         await mesh.post("guest", "/workload/start")

@@ -135,7 +135,9 @@ async def test_unknown_paths_and_methods(make: Any) -> None:
 async def test_changing_routes_and_captures_want_the_token(make: Any) -> None:
     rig = await make("s3cret")
     rig.admin.post("/stop", lambda body: {"stopped": True})
+    rig.admin.get("/payloads", lambda: {"lines": []}, guarded=True)
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic s3cret"}):
+        assert (await rig.ask("GET", "/payloads", headers=headers))[0] == 401
         assert (await rig.ask("POST", "/stop", headers=headers))[0] == 401
         assert (await rig.ask("GET", "/capture?seconds=0.01", headers=headers))[0] == 401
     assert await rig.ask("POST", "/stop", headers={"Authorization": "Bearer s3cret"}) == (200, {"stopped": True})

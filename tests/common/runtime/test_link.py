@@ -215,6 +215,7 @@ async def test_client_comes_back_after_the_server_restarted(
         server = await serve(port, epoch=epoch)
         await mine.until(lambda: mine.link.is_up)
         assert mine.link.peer_epoch == epoch
+    assert (client.failure, client.refused) == ("", None)
     assert metrics.value("ringmesh_link_reconnects_total", link="scmi") == 2
     assert metrics.value("ringmesh_links_up", link="scmi") == 1
     await client.close()
@@ -232,6 +233,8 @@ async def test_client_that_is_refused_keeps_trying_and_backs_off(
     assert client.link is None
     assert mine.events == []
     await client.close()
+    assert client.refused == Refuse("token", "token: wrong token")
+    assert client.failure == "refused by peer: token: token: wrong token"
 
 
 async def test_client_without_a_server_keeps_trying_until_closed(noting: Any, client_to: Any) -> None:
@@ -246,6 +249,8 @@ async def test_client_without_a_server_keeps_trying_until_closed(noting: Any, cl
     await client.close()
     await client.close()
     assert mine.events == []
+    assert client.refused is None
+    assert "Connect call failed" in client.failure or "refused" in client.failure
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,16 @@ class Loop:
     """One guest and one platform. Make it inside a running event loop."""
 
     def __init__(
-        self, *, size: int = 16, features: int = FEATURES, timeout: float = 5.0, board: Path = BOARD, start: int = 0
+        self,
+        *,
+        size: int = 16,
+        features: int = FEATURES,
+        timeout: float = 5.0,
+        board: Path = BOARD,
+        start: int = 0,
+        polling: bool = True,
+        atomic: bool = True,
+        threshold_us: int = 0,
     ) -> None:
         self.now = 100.0
         self.world = AsyncWorld()
@@ -96,12 +105,17 @@ class Loop:
         self.new_device()
         self.waits: list[tuple[int, float]] = []
         self.workqueue = self.world.new(WorkQueue, self.world)
-        self.agent = self.world.new(ScmiAgent, self.world, self.log, timeout=timeout)
+        self.agent = self.world.new(
+            ScmiAgent, self.world, self.log, timeout=timeout, atomic_threshold_us=threshold_us,
+            now_ns=lambda: int(self.now * 1e9),
+        )  # fmt: skip
+        for client in (self.agent.base, self.agent.clock, self.agent.sensor):
+            self.agent.notifications.register_protocol_events(client.events())
         self.logged: list[tuple[str, dict[str, object]]] = []
         bell = self.port.doorbell
         self.tx = self.world.new(
             TxChannel, self.world, self.memory, self.rings[CMDQ], layout, lambda: bell(CMDQ), self.agent.rx_callback,
-            self.workqueue,
+            self.workqueue, polling=polling, atomic_enabled=atomic,
         )  # fmt: skip
         self.rx = self.world.new(
             RxChannel, self.world, self.memory, self.rings[EVENTQ], layout, lambda: bell(EVENTQ),
@@ -112,6 +126,7 @@ class Loop:
         self.port.link_up()
         self.configure()
         self.world.spawn("deferred", self.workqueue.run())
+        self.agent.notifications.start("vm0")
         self.interrupts = True
         self.pumping = True
 
@@ -231,6 +246,7 @@ class Loop:
         await self.rx.close()
         await self.workqueue.stop()
         self.agent.detach()
+        await self.agent.notifications.close()
         await self.world.close()
 
     # --- looking ------------------------------------------------------------------------------------------------------

@@ -32,6 +32,8 @@ def test_defaults_meet_the_other_services() -> None:
         ("VCPUS", "65", "vcpus"),
         ("CMDQ_SIZE", "100", "cmdq_size"),
         ("MEMORY_MIB", "3", "memory_mib"),
+        ("ATOMIC_TRANSPORT", "7", "atomic_transport"),
+        ("ATOMIC_THRESHOLD_US", "4294967296", "atomic_threshold_us"),
         ("WORKLOAD__POLLED_OF_FOUR", "5", "workload.polled_of_four"),
         ("WORKLOAD__SCMI_TIMEOUT", "0", "workload.scmi_timeout"),
         ("WORKLOAD__MAP_SECONDS", "-1", "workload.map_seconds"),

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import LocalError
+from common.virtio.split_layout import SplitLayout
 from services.guest_driver.layout import Layout
 
 
@@ -30,6 +31,20 @@ def test_areas_are_aligned_inside_and_apart(base: int, wanted: list[tuple[int, i
         end = addr + size
         assert end <= layout.end
         assert layout.used == end - base
+
+
+@given(size=st.integers(0, 10).map(lambda power: 1 << power), before=st.integers(0, 5000))
+def test_a_ring_is_three_aligned_areas_and_nothing_else_is_in_them(size: int, before: int) -> None:
+    layout = Layout(0x4000_0000, 1 << 20)
+    layout.alloc(before, 1)
+    ring = layout.ring(size)
+    desc, driver, device = SplitLayout.sizes(size)
+    assert ring.size == size
+    assert ring.desc % 4096 == 0
+    assert ring.desc >= layout.base + before
+    assert ring.desc + desc <= ring.driver
+    assert ring.driver + driver <= ring.device
+    assert ring.device + device <= layout.alloc(1, 1)
 
 
 def test_to_the_last_byte() -> None:

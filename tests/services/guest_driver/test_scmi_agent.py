@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from common.errors import ChannelBusyError, LinkDownError, LocalError, RingError, ScmiError, XferTimeoutError
+from common.errors import (
+    ChannelBusyError,
+    LinkDownError,
+    LocalError,
+    PollingUnsupportedError,
+    RingError,
+    ScmiError,
+    XferTimeoutError,
+)
 from common.scmi import clock, header
 from common.scmi.status import ProtocolId, Status
 from tests.services.guest_driver.scmi_loop import CMDQ, EVENTQ, Loop, reply, turns
@@ -159,9 +167,9 @@ async def test_tokens_go_up_and_skip_those_in_flight(loop: Loop) -> None:
     assert list(agent.in_flight) == [0]
     for _ in range(header.TOKENS - 1):
         await loop.run(rate_get(loop, poll=True))
-    assert agent._next_token == 0
+    assert agent._next_id == header.TOKENS
     await loop.run(rate_get(loop))  # 0 is still taken
-    assert agent._next_token == 2
+    assert agent._next_id == header.TOKENS + 2
     loop.device.let_go()
     loop.device.batch_end()
     await loop.run(held)
@@ -364,7 +372,7 @@ async def test_a_broken_ring_that_the_worker_finds_ends_every_wait(loop: Loop) -
     assert loop.agent.xfers_inflight == 0
     assert loop.agent.stats.channels_broken == 1
     assert [(event, fields["queue"]) for event, fields in loop.logged] == [("SCMI channel is broken", "cmdq")]
-    assert loop.world.actors == 1, "the worker"
+    assert loop.world.actors == 2, "the workers of the channel and of the notifications"
 
 
 async def test_a_broken_eventq_ends_the_waits_for_delayed_responses(loop: Loop) -> None:
@@ -624,3 +632,104 @@ async def test_a_lost_connection_repeats_answers(loop: Loop) -> None:
     assert await loop.run(task) == (300).to_bytes(8, "little")
     assert loop.agents.platform.stats.success == 1, "executed once"
     loop.accounted()
+
+
+# --- atomic mode ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("polling", "atomic", "is_atomic"), [(True, True, True), (True, False, False), (False, True, False)]
+)
+async def test_an_atomic_transport(polling: bool, atomic: bool, is_atomic: bool) -> None:
+    loop = Loop(polling=polling, atomic=atomic, threshold_us=50)
+    assert loop.agent.is_transport_atomic == is_atomic
+    assert [loop.agent.polls(us) for us in (0, 1, 50, 51)] == [False, is_atomic, is_atomic, False]
+    loop.agent.detach()
+    assert not loop.agent.is_transport_atomic
+    assert not loop.agent.polls(1)
+    await loop.world.close()
+
+
+async def test_no_threshold_no_polling(loop: Loop) -> None:
+    assert loop.agent.is_transport_atomic
+    assert not loop.agent.polls(0)
+    assert not loop.agent.polls(1)
+
+
+async def test_a_transport_that_is_not_atomic_polls_where_it_is_told_to() -> None:
+    loop = Loop(atomic=False)
+    loop.interrupts = False
+    assert await loop.run(rate_get(loop, poll=True)) == (300).to_bytes(8, "little")
+    await loop.world.close()
+
+
+async def test_polling_on_a_transport_that_cannot() -> None:
+    loop = Loop(polling=False)
+    await loop.start()
+    with pytest.raises(PollingUnsupportedError, match="CLOCK_RATE_GET"):
+        await rate_get(loop, poll=True)
+    with pytest.raises(PollingUnsupportedError):
+        await loop.agent.do_xfer_with_response(CLOCK, clock.Command.CLOCK_RATE_SET, poll=True)
+    stats = loop.agent.stats
+    assert (stats.sent_fail_polling_unsupported, stats.sent_fail, stats.sent_ok) == (2, 0, 0)
+    assert not loop.agent.in_flight
+    loop.accounted()
+    assert len(loop.tx.free_list) == loop.tx.max_msg
+    assert await loop.run(rate_get(loop)) == (300).to_bytes(8, "little")
+    await loop.world.close()
+
+
+async def test_a_late_response_leaves_the_token_to_the_delayed_one(loop: Loop) -> None:
+    """It may come after any number of younger commands: were the token free, it would be one of theirs."""
+    loop.device.holding = True
+    task = spawn(reading_later(loop, timeout=0.05))
+    await turns()
+    loop.settle()
+    _, request, _ = loop.device.held[0]
+    with pytest.raises(XferTimeoutError):
+        await task
+    loop.device.let_go()
+    loop.device.batch_end()
+    loop.settle()
+    assert (loop.agent.stats.err_msg_unexpected, loop.agent.stats.err_msg_late) == (1, 1)
+    assert list(loop.agent.in_flight)
+    event, _ = loop.device.buffers.popleft()
+    word = header.as_delayed(int.from_bytes(request[:4], "little"))
+    loop.device.queues[EVENTQ].complete(event, header.HEADER.pack(word) + bytes(12))
+    loop.device.batch_end()
+    loop.settle()
+    assert (loop.agent.stats.err_msg_unexpected, loop.agent.stats.err_msg_late) == (2, 2)
+    assert not loop.agent.in_flight
+
+
+async def test_what_is_not_owed_does_not_free_a_token(loop: Loop) -> None:
+    """The command timed out and its chain is the platform's still: another message under its token changes nothing."""
+    loop.device.holding = True
+    task = spawn(rate_get(loop, timeout=0.05))
+    await turns()
+    loop.settle()
+    with pytest.raises(XferTimeoutError):
+        await task
+    event, _ = loop.device.buffers.popleft()
+    loop.device.queues[EVENTQ].complete(event, header.HEADER.pack(header.pack(CLOCK, GET + 1, 0)) + bytes(12))
+    loop.device.batch_end()
+    loop.settle()
+    assert (loop.agent.stats.err_msg_unexpected, loop.agent.stats.err_msg_late) == (1, 0)
+    assert list(loop.agent.in_flight)
+
+
+@pytest.mark.parametrize("poll", [False, True])
+async def test_a_malformed_response_is_counted_once(loop: Loop, poll: bool) -> None:
+    loop.device.holding = True
+    loop.interrupts = not poll
+    task = spawn(rate_get(loop, poll=poll))
+    await turns()
+    loop.settle()
+    head, _, _ = loop.device.held.pop()
+    loop.device.queues[CMDQ].complete(head, b"")
+    loop.device.batch_end()
+    loop.settle()
+    with pytest.raises(ScmiError):
+        await task
+    stats = loop.agent.stats
+    assert (stats.err_msg_invalid, stats.response_ok, stats.response_polled_ok) == (1, 0, 0)

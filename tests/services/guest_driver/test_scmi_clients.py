@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from common.errors import BackpressureError, ScmiError
-from common.scmi import base, clock, header, sensor
+from common.errors import ScmiError
+from common.scmi import base, clock, sensor
 from common.scmi.status import ProtocolId, Status
-from services.guest_driver import scmi_notify
+from services.guest_driver.notify_events import Notification
 from services.guest_driver.scmi_client import went_on
-from services.guest_driver.scmi_notify import Notification
 from tests.services.guest_driver.scmi_loop import Loop
 
 
@@ -77,6 +76,49 @@ async def test_clock(loop: Loop, poll: bool) -> None:
     await loop.run(work())
 
 
+@pytest.mark.parametrize(
+    ("threshold", "atomic", "polled", "asked"),
+    [
+        (7, True, True, True),  # as long as clock 0 takes
+        (6, True, False, True),
+        (0, True, False, False),  # nothing to ask for
+        (7, False, False, False),
+    ],
+)
+async def test_a_clock_is_polled_for_within_the_threshold(
+    threshold: int, atomic: bool, polled: bool, asked: bool
+) -> None:
+    loop = Loop(threshold_us=threshold, atomic=atomic)
+    await loop.start()
+    client, stats = loop.agent.clock, loop.agent.stats
+    for number in range(2):
+        before = stats.sent_ok
+        await loop.run(client.config_set(0, True))
+        assert stats.sent_ok - before == 1 + (asked and not number), "the latency is asked for once"
+    assert await loop.run(client.config_get(0))
+    assert stats.response_polled_ok == (3 if polled else 0)
+    assert client.enable_latencies.get(0) == (7 if asked else None)
+    await loop.world.close()
+
+
+async def test_a_clock_polls_as_it_is_told_and_not_where_the_latency_is_unknown() -> None:
+    loop = Loop(threshold_us=1000)
+    await loop.start()
+    client, stats = loop.agent.clock, loop.agent.stats
+    await loop.run(client.config_set(0, True, poll=False))
+    await loop.run(client.config_get(0, poll=False))
+    assert (stats.sent_ok, stats.response_polled_ok) == (2, 0)
+    await loop.run(client.config_set(1, True, poll=True))
+    await loop.run(client.config_get(1, poll=True))
+    assert (stats.sent_ok, stats.response_polled_ok) == (4, 2)
+    # clock 1 does not say how long it takes: 0 is for ever
+    assert (await loop.run(client.clock_attributes(1))).enable_latency == 0
+    await loop.run(client.config_set(1, False))
+    assert not await loop.run(client.config_get(1))
+    assert (stats.sent_ok, stats.response_polled_ok) == (7, 2), "clock_attributes() has told"
+    await loop.world.close()
+
+
 async def test_sensor(loop: Loop, poll: bool) -> None:
     client = loop.agent.sensor
 
@@ -101,12 +143,11 @@ async def test_a_sensor_that_crosses_its_trip_point(loop: Loop, poll: bool) -> N
     client = loop.agent.sensor
     events: list[sensor.TripEvent] = []
     everything: list[Notification] = []
-    client.on_trip_point(lambda one: events.append(sensor.parse_trip_event(one.payload)), 0)
-    client.on_trip_point(everything.append)
 
     async def work() -> None:
+        await client.on_trip_point(lambda one: events.append(one.report), 0)
+        await client.on_trip_point(everything.append)
         await client.trip_point_config(0, 0, 60000, poll=poll)
-        await client.notify_trip_points(0, True, poll=poll)
 
     await loop.run(work())
     server: Any = loop.agents.platform.protocols[ProtocolId.SENSOR]
@@ -119,7 +160,7 @@ async def test_a_sensor_that_crosses_its_trip_point(loop: Loop, poll: bool) -> N
     assert [one.source for one in everything] == [0, 0]
     assert loop.agent.stats.notification_ok == 2
     assert (1, 0.0) in loop.waits
-    await loop.run(client.notify_trip_points(0, False, poll=poll))
+    await loop.run(client.notify_trip_points(0, False, poll=poll))  # by hand
     server.override(0, 65000)
     await loop.ticks(10.0)
     assert len(events) == 2
@@ -128,14 +169,43 @@ async def test_a_sensor_that_crosses_its_trip_point(loop: Loop, poll: bool) -> N
 async def test_updates_and_rate_changes(loop: Loop) -> None:
     updates: list[Notification] = []
     rates: list[Notification] = []
-    loop.agent.sensor.on_update(updates.append, 1)
-    loop.agent.clock.on_rate_changed(rates.append, 0)
-    await loop.run(loop.agent.sensor.notify_updates(1, True))
-    await loop.run(loop.agent.clock.notify_rate(0, True))
+    requests: list[Notification] = []
+    await loop.run(loop.agent.sensor.on_update(updates.append, 1))
+    await loop.run(loop.agent.clock.on_rate_changed(rates.append, 0))
+    await loop.run(loop.agent.clock.on_rate_change_requested(requests.append))
     await loop.run(loop.agent.clock.rate_set(0, 900))
     await loop.ticks(10.0)
-    assert [reading.value for reading in sensor.parse_update(updates[0].payload).readings] == [-5, 981]
-    assert clock.parse_rate_event(rates[0].payload) == clock.RateEvent(1, 0, 900)
+    assert [reading.value for reading in updates[0].report.readings] == [-5, 981]
+    assert rates[0].report == requests[0].report == clock.RateEvent(1, 0, 900)
+    assert (rates[0].event, requests[0].event) == (0, 1)
+
+
+async def test_notifications_to_iterate_over(loop: Loop) -> None:
+    agent = loop.agent
+
+    async def work() -> None:
+        async with (
+            agent.sensor.updates() as updates,
+            agent.sensor.trip_points(0) as trips,
+            agent.clock.rate_changes(0) as rates,
+            agent.clock.rate_change_requests(0) as requests,
+            agent.base.errors() as errors,
+        ):
+            await agent.sensor.trip_point_config(0, 0, 60000)
+            server: Any = loop.agents.platform.protocols[ProtocolId.SENSOR]
+            server.override(0, 65000)
+            await agent.clock.rate_set(0, 900)
+            with pytest.raises(ScmiError):
+                await agent.do_xfer(ProtocolId.CLOCK, clock.Command.CLOCK_RATE_GET)
+            await loop.ticks(10.0)
+            assert {(await anext(updates)).source for _ in range(2)} == {0, 1}, "those that have updates"
+            assert (await anext(trips)).report.rising
+            assert (await anext(rates)).report == (await anext(requests)).report == clock.RateEvent(1, 0, 900)
+            assert len((await anext(errors)).report.reports) == 1
+
+    await loop.run(work())
+    platform = loop.agents.platform
+    assert not any(agents for domains in platform._subscribers.values() for agents in domains.values())
 
 
 async def test_asynchronous_rate_change(loop: Loop) -> None:
@@ -152,12 +222,11 @@ async def test_asynchronous_rate_change(loop: Loop) -> None:
 
 async def test_errors_are_reported(loop: Loop) -> None:
     reports: list[Notification] = []
-    loop.agent.base.on_error(reports.append)
-    await loop.run(loop.agent.base.notify_errors(True))
+    await loop.run(loop.agent.base.on_error(reports.append))
     with pytest.raises(ScmiError):  # too short: the platform calls that a broken protocol
         await loop.run(loop.agent.do_xfer(ProtocolId.CLOCK, clock.Command.CLOCK_RATE_GET))
     await loop.ticks(1.0)
-    event = base.parse_error_event(reports[0].payload)
+    event = reports[0].report
     assert reports[0].source == 0
     assert [status for _, status in event.reports] == [Status.PROTOCOL_ERROR]
 
@@ -171,69 +240,14 @@ async def test_no_such_command(loop: Loop) -> None:
 
 
 def test_an_iteration_that_makes_no_progress_ends() -> None:
-    assert went_on("X", 1, 1)
-    assert not went_on("X", 0, 0)
+    assert went_on("X", 1, 1, None)
+    assert not went_on("X", 0, 0, None)
     with pytest.raises(ScmiError, match="none returned"):
-        went_on("X", 0, 3)
+        went_on("X", 0, 3, None)
 
 
-# --- callbacks --------------------------------------------------------------------------------------------------------
-
-
-def trip(source: int) -> tuple[int, bytes]:
-    message = header.notification(ProtocolId.SENSOR, 0, sensor.TRIP_POINT_EVENT.pack(0, source, 0))
-    return int.from_bytes(message[:4], "little"), message
-
-
-async def test_callbacks_by_source(loop: Loop) -> None:
-    notifications = loop.agent.notifications
-    heard: list[tuple[str, int]] = []
-
-    def one(event: Notification) -> None:
-        heard.append(("one", event.source))
-
-    notifications.register(ProtocolId.SENSOR, 0, one, 3)
-    notifications.register(ProtocolId.SENSOR, 0, lambda event: heard.append(("all", event.source)))
-    assert notifications.dispatch(*trip(3))
-    assert notifications.dispatch(*trip(4))
-    assert heard == [("one", 3), ("all", 3), ("all", 4)]
-    assert notifications.unregister(ProtocolId.SENSOR, 0, one, 3)
-    assert not notifications.unregister(ProtocolId.SENSOR, 0, one, 3)
-    assert not notifications.unregister(ProtocolId.CLOCK, 0, one)
-    heard.clear()
-    notifications.dispatch(*trip(3))
-    assert heard == [("all", 3)]
-
-
-async def test_a_notification_that_nobody_wants_or_that_is_too_short(loop: Loop) -> None:
-    notifications = loop.agent.notifications
-    assert notifications.dispatch(*trip(1))
-    assert notifications.unhandled == 1
-    word, message = trip(1)
-    assert not notifications.dispatch(word, message[:8])
-    assert loop.device.emit(message[:8])
-    loop.settle()
-    assert loop.agent.stats.err_msg_invalid == 1
-
-
-async def test_a_callback_that_fails_does_not_stop_the_others(loop: Loop) -> None:
-    heard: list[int] = []
-
-    def bad(_event: Notification) -> None:
-        raise ValueError("a driver's bug")
-
-    loop.agent.sensor.on_trip_point(bad)
-    loop.agent.sensor.on_trip_point(lambda event: heard.append(event.source))
-    loop.device.emit(trip(5)[1])
-    loop.settle()
-    assert heard == [5]
-    assert loop.agent.notifications.handler_failures == 1
-    assert loop.logged[0][0] == "notification_handler_failed"
-    assert len(loop.device.buffers) == loop.rx.max_msg
-
-
-async def test_callbacks_are_bounded(loop: Loop) -> None:
-    for _ in range(scmi_notify.MAX_CALLBACKS):
-        loop.agent.sensor.on_trip_point(lambda event: None)
-    with pytest.raises(BackpressureError):
-        loop.agent.sensor.on_trip_point(lambda event: None)
+def test_an_iteration_that_grows_ends() -> None:
+    assert went_on("X", 1, 8, 9)
+    assert not went_on("X", 1, 0, 9), "fewer than promised is no endless loop"
+    with pytest.raises(ScmiError, match="1 returned, 9 remaining, of 9"):
+        went_on("X", 1, 9, 9)

@@ -310,22 +310,26 @@ def test_a_message_starts_clean(bench: Bench) -> None:
 async def test_close_waits_for_who_is_inside(bench: Bench) -> None:
     xfer = bench.send(1, poll=True)
     assert bench.tx.acquire()
+    bench.world.spawn("deferred", bench.workqueue.run())
     closing = asyncio.get_running_loop().create_task(bench.tx.close())
     for _ in range(3):
         await asyncio.sleep(0)
     assert not closing.done()
     assert not bench.tx.acquire()
     bench.tx.release()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not closing.done(), "the loop has not let go of its message yet"
+    assert bench.tx.poll_done(xfer), "no loop goes on"
+    bench.tx.mark_txdone(True, xfer)
     await closing
     await bench.tx.close()
-    assert bench.tx.poll_done(xfer), "no loop goes on"
     with pytest.raises(ChannelBusyError, match="closing"):
         bench.send(2)
     bench.answer()
     bench.tx.complete_cb()
     bench.tx.deferred_tx_worker()
     assert bench.came == []
-    bench.tx.mark_txdone(True, xfer)
     bench.tx.reclaim()
     assert bench.free == bench.tx.max_msg
 
@@ -336,7 +340,9 @@ async def test_reclaim_takes_back_what_waits_for_the_worker(bench: Bench) -> Non
     bench.answer(2)
     assert bench.tx.poll_done(polled)
     bench.tx.mark_txdone(False, polled)
+    bench.world.spawn("deferred", bench.workqueue.run())
     await bench.tx.close()
+    assert not bench.workqueue.queue_work(bench.tx.deferred_tx_work), "the worker has gone"
     bench.tx.reclaim()
     assert bench.free == bench.tx.max_msg
 

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from common.errors import ChannelBusyError, LinkDownError, ScmiError, XferTimeoutError
+from common.scmi import header, sensor
 from common.scmi.status import Status
-from services.guest_driver.guest import CMDQ
+from services.guest_driver.scmi_driver import CMDQ
+from services.guest_driver.scmi_notify import QUEUED
 from services.guest_driver.workload import books
 from services.scmi_platform.platform import Platform
 from tests.services.guest_driver.mesh_rig import Mesh, until, within
@@ -50,6 +52,38 @@ async def test_it_runs_and_is_notified(mesh: Mesh) -> None:
     assert 0 < books.polled < books.completed
     assert books.rtt.count
     await within(work.stop())  # there is nothing to stop
+
+
+async def test_it_is_notified_again_by_a_platform_that_restarted(mesh: Mesh) -> None:
+    work = mesh.load.scmi
+    work.start()
+    await until(lambda: work.books.notifications)
+    await mesh.restart("scmi")
+    await until(lambda: mesh.guest.scmi_bus.restarts == 1)
+    before = work.books.notifications
+    await until(lambda: work.books.notifications > before)
+    await within(work.stop())
+    assert work.books.corrupted == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "trip_point", "size"),
+    [(99, 0, 12), (None, 0xFF, 12), (None, 0, 4)],
+    ids=["no such sensor", "no such trip point", "too short"],
+)
+async def test_wrong_notifications_are_noticed(mesh: Mesh, number: int | None, trip_point: int, size: int) -> None:
+    work = mesh.load.scmi
+    about = min(work._known.chased) if number is None else number
+    payload = sensor.TRIP_POINT_EVENT.pack(0, about, trip_point)[:size]
+    work.start()
+    word = header.pack(0x15, 0, 0, header.NOTIFICATION)
+    assert mesh.guest.agent.notifications.notify(word, header.notification(0x15, 0, payload)) == QUEUED
+    await until(lambda: work.books.completed > 10)
+    await within(work.stop())
+    assert work.books.corrupted == 1
+    work.start()
+    await within(work.stop())
+    assert work.books.corrupted == 1
 
 
 async def test_wrong_answers_are_noticed(mesh: Mesh) -> None:
@@ -209,3 +243,74 @@ async def test_a_worker_that_dies_is_heard_of(mesh: Mesh) -> None:
     await asyncio.sleep(0.05)
     with pytest.raises(ZeroDivisionError):
         await within(work.stop())
+
+
+async def test_a_wrong_name_is_noticed(mesh: Mesh) -> None:
+    work = mesh.load.scmi
+    assert await work._clock_name(1, False)
+    assert await work._clock_name(1, True)
+    assert work._known.names[0] != work._known.names[1]
+    work._known.names[1] = work._known.names[0]
+    assert not await work._clock_name(1, False)
+
+
+@pytest.mark.parametrize("later", [False, True])
+async def test_a_rate_whose_change_timed_out_is_not_held_against_the_platform(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch, later: bool
+) -> None:
+    """Carried out or not, and, where it is asynchronous, when."""
+    work, client = mesh.load.scmi, type(mesh.guest.agent.clock)
+    clock = min(work._known.clocks)
+    first, second = work._known.clocks[clock][:2]
+    assert await work._rate_set(clock, first, False)
+
+    async def silent(*_args: Any, **_kwargs: Any) -> None:
+        raise XferTimeoutError("rate_set", 1.0)
+
+    name = "rate_set_async" if later else "rate_set"
+    with monkeypatch.context() as patch:
+        patch.setattr(client, name, silent)
+        if later:
+            await work._do(name, lambda _poll: work._rate_set_async(clock, second), False, later=True)
+        else:
+            await work._do(name, lambda poll: work._rate_set(clock, second, poll), False)
+    books = work.books
+    assert (books.sent, books.timed_out, books.later, balance(mesh)) == (1, 1, int(later), 0)
+    assert clock not in work._rates
+    assert await work._rate_get(clock, False)
+    assert await work._rate_set(clock, first, False)
+    # a change that takes effect in the order of the ring is behind that one; the other may still come
+    assert (work._rates.get(clock) is None) == later
+    await mesh.guest.agent.clock.rate_set(clock, second)
+    assert await work._rate_get(clock, False) == later
+    work._unsure.clear()
+    await work._rate_set(clock, first, False)
+    assert work._rates[clock] == first
+
+
+async def test_a_broken_queue_ends_the_workers_and_is_told_once(mesh: Mesh) -> None:
+    work, port = mesh.load.scmi, mesh.guest.scmi_port
+    work.start()
+    await until(lambda: work.books.completed > 20)
+    port._push(port.queues[CMDQ], port.queues[CMDQ].ring, [(255, 0)])
+    await until(lambda: mesh.guest.agent.stats.channels_broken)
+    await within(asyncio.wait(work._workers[:3]))
+    assert 1 <= work.books.failed <= 4
+    assert balance(mesh) == work.books.failed
+    assert work._told == {"RingError"}
+    assert work.census.stats.violations == 0
+    await within(work.stop())
+
+
+async def test_a_message_that_the_worker_never_gets_is_noticed_at_the_end(mesh: Mesh) -> None:
+    work, tx = mesh.load.scmi, mesh.guest.scmi.tx_channel
+    work._config.drain_seconds = 0.1
+    work.start()
+    await until(lambda: work.books.completed > 20)
+    msg = tx.get_free_msg()
+    tx.pending_cmds_list.append(msg)
+    tx.deferred_tx_work.pending.store(1)  # nobody can queue it
+    await within(work.stop())
+    assert work.census.stats.violations == 1
+    tx.pending_cmds_list.remove(msg)
+    tx.msg_release(msg)

@@ -23,11 +23,13 @@ async def no_mesh_is_left() -> AsyncIterator[None]:
     await stop_all()
 
 
-async def ask(mesh: Mesh, method: str, path: str) -> tuple[int, Any]:
+async def ask(mesh: Mesh, method: str, path: str, body: Any = None) -> tuple[int, Any]:
     port = mesh.services["guest"].admin.port
     async with (
         aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as session,
-        session.request(method, f"http://127.0.0.1:{port}{path}", json={} if method == "POST" else None) as answer,
+        session.request(
+            method, f"http://127.0.0.1:{port}{path}", json=(body or {}) if method == "POST" else None
+        ) as answer,
     ):
         kind = answer.content_type
         return answer.status, await (answer.json() if kind == "application/json" else answer.text())
@@ -46,6 +48,10 @@ async def test_routes_and_metrics() -> None:
     assert value("ringmesh_port_kicks_total", guest="guest0", device="nic") > 0
     assert value("ringmesh_vdpa_map_generation", guest="guest0") >= 1
     assert value("ringmesh_queue_depth", queue="rx0") > 0
+    for protocol in ("0x10", "0x14", "0x15"):
+        assert value("ringmesh_scmi_events_dropped_total", guest="guest1", protocol=protocol) == 0
+    assert value("ringmesh_scmi_notify_unhandled_total", guest="guest0") == 0
+    assert value("ringmesh_scmi_notify_enable_failed_total", guest="guest0") == 0
     status, report = await within(ask(mesh, "POST", "/workload/stop"))
     assert status == 200
     assert report == (await ask(mesh, "GET", "/report"))[1]
@@ -55,6 +61,29 @@ async def test_routes_and_metrics() -> None:
     text = service.metrics.render().decode()
     for queue in ("cmdq", "rx0", "tx0"):
         assert f'ringmesh_poll_latency_seconds_count{{queue="{queue}",service="guest"}}' in text
+    assert await mesh.stop() == [0] * 4
+
+
+async def test_tracing() -> None:
+    mesh = Mesh()
+    await mesh.start()
+    assert (await ask(mesh, "GET", "/tracing"))[1]["guests"] == {"guest0": []}
+    assert (await ask(mesh, "POST", "/tracing", {"enable": True, "event": []}))[0] == 400
+    status, said = await ask(mesh, "POST", "/tracing", {"enable": True, "events": ["scmi_fc_call"]})
+    assert status == 400
+    assert "events" in str(said)
+    status, state = await ask(mesh, "POST", "/tracing", {"enable": True, "events": ["scmi_msg_dump"]})
+    assert (status, state["guests"]) == (200, {"guest0": ["scmi_msg_dump"]})
+    assert await within(mesh.guest.agent.base.vendor())
+    held = (await ask(mesh, "GET", "/tracing/trace"))[1]["lines"]
+    assert any("scmi_msg_dump: id=0 ch=10 pt=10 t=CMND msg_id=03 seq=" in line for line in held)
+    assert all(line.startswith("          guest0-0 ") for line in held)
+    assert (await ask(mesh, "POST", "/tracing", {"enable": False}))[1]["guests"] == {"guest0": []}
+    assert (await ask(mesh, "POST", "/tracing/pipe"))[1] == {"lines": held, "overwritten": 0}
+    assert (await ask(mesh, "GET", "/tracing/trace"))[1] == {"lines": [], "overwritten": 0}
+    value = mesh.services["guest"].metrics.value
+    assert value("ringmesh_scmi_trace_recorded_total") == len(held)
+    assert value("ringmesh_scmi_trace_overwritten_total") == 0
     assert await mesh.stop() == [0] * 4
 
 

@@ -155,3 +155,38 @@ async def test_a_replay_of_another_capture_is_noticed(mesh: Mesh) -> None:
     mesh.load.net._where.clear()
     mesh.load.net._frames[:] = [b"other"] * len(mesh.load.net._frames)
     await until(lambda: mesh.load.net.corrupted)
+
+
+async def test_second_copies_that_the_platform_is_told_to_send_are_not_held_against_it(mesh: Mesh) -> None:
+    load, agent = mesh.load, mesh.guest.agent.stats
+    await within(load.stop())
+    load.scmi.books.later = 3
+    agent.err_msg_unexpected += 2
+    agent.err_msg_invalid += 1
+    report = books([load])["scmi"]
+    assert (report["duplicated"], report["corrupted"]) == (2, 1), "nobody told it to"
+    mesh.guest.config.faults.delayed_twice = 0.5
+    spotless(books([load]))
+    agent.err_msg_invalid += 1
+    report = books([load])["scmi"]
+    assert (report["duplicated"], report["corrupted"]) == (1, 0), "each asynchronous command may have one"
+    mesh.guest.config.faults.delayed_twice = 0.0
+
+
+async def test_a_message_that_leaks_makes_the_run_wrong(mesh: Mesh) -> None:
+    load = mesh.load
+    load.start()
+    await until(lambda: load.scmi.books.completed > 20)
+    assert load.scmi.census.stats.violations == 0
+    assert mesh.guest.scmi.tx_channel.get_free_msg() is not None
+    await until(lambda: load.scmi.census.stats.violations == 1)
+    await within(load.stop())
+    assert books([load])["scmi"]["corrupted"] == 1
+    metrics = mesh.services["guest"].metrics
+    assert metrics.value("ringmesh_scmi_census_violations_total", guest="guest0") == 1
+    where = {
+        state: metrics.value("ringmesh_scmi_messages", guest="guest0", state=state)
+        for state in ("free", "ring", "pending", "poller")
+    }
+    assert where == {"free": 127, "ring": 0, "pending": 0, "poller": 0}
+    assert metrics.value("ringmesh_scmi_max_msg", guest="guest0") == 128
