@@ -23,13 +23,17 @@ FAILURE: Final = 1
 
 
 class _Commands(TyperGroup):
-    """The commands. The lab brings its explorer along, so it is imported only when it is asked for."""
+    """The commands. The lab brings its explorer along and scmi an agent, so they are imported only when asked for."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] == "lab":
             from services.lab.command import app as lab
 
             return "lab", typer.main.get_group(lab), args[1:]
+        if args and args[0] == "scmi":
+            from services.scmi_cli.command import app as scmi
+
+            return "scmi", typer.main.get_group(scmi), args[1:]
         return super().resolve_command(ctx, args)
 
 
@@ -43,8 +47,9 @@ app = typer.Typer(
 )
 capture_app = typer.Typer(help="Frames of a service's links: record, show.", no_args_is_help=True)
 app.add_typer(capture_app, name="capture")
-# what --help lists; _Commands puts the real one in its place
+# what --help lists; _Commands puts the real ones in their places
 app.add_typer(typer.Typer(help="Races on the shipped code: list, run, replay."), name="lab")
+app.add_typer(typer.Typer(help="The firmware: protocols, describe, get, set, watch, trace."), name="scmi")
 
 
 def _print_version(wanted: bool) -> None:

@@ -27,9 +27,10 @@ def ringmesh(*args: str) -> tuple[int, str, str]:
 def test_help_lists_every_command() -> None:
     code, out, _ = ringmesh("--help")
     assert code == 0
-    for name in ("run", "up", "serve", "bench", "capture", "lab"):
+    for name in ("run", "up", "serve", "bench", "capture", "lab", "scmi"):
         assert f"  {name} " in out
     assert "list, run, replay" in out
+    assert "protocols, describe, get, set, watch, trace" in out
 
 
 @pytest.mark.parametrize("command", [["run"], ["up"], ["serve"], ["bench"], ["capture", "record"], ["capture", "show"]])
@@ -133,7 +134,7 @@ def test_the_explorer_is_imported_for_the_lab_only() -> None:
         "from typer.testing import CliRunner\n"
         "from services.cli import app\n"
         "CliRunner().invoke(app, ['--help']); CliRunner().invoke(app, ['serve', 'nic', '--help'])\n"
-        "print(sorted({'greenlet', 'services.lab', 'aiohttp', 'rich.live'} & set(sys.modules)))\n"
+        "print(sorted({'greenlet', 'services.lab', 'services.scmi_cli', 'aiohttp', 'rich.live'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -1,0 +1,118 @@
+"""Clock protocol 0x14 on the command line."""
+
+from __future__ import annotations
+
+from common.errors import ConfigError, ScmiError
+from common.scmi import clock
+from services.guest_driver.scmi_agent import ScmiAgent
+from services.scmi_cli.quantity import hertz, parse_hertz
+from services.scmi_cli.view import NOTHING, Attribute, Cell, Domain, Event, Record, View, flag, parse_flag, plain, told
+
+_ROUNDING = {"down": 0, "up": clock.RATE_ROUND_UP, "auto": clock.RATE_ROUND_AUTO}
+
+
+async def _summary(agent: ScmiAgent, poll: bool) -> Record:
+    found = await agent.clock.attributes(poll=poll)
+    return {"domains": plain(found.clocks), "attributes": plain(f"{found.max_async} asynchronous rate changes")}
+
+
+async def _domains(agent: ScmiAgent, poll: bool) -> list[Domain]:
+    found = []
+    for number in range((await agent.clock.attributes(poll=poll)).clocks):
+        try:
+            about = await agent.clock.clock_attributes(number, poll=poll)
+        except ScmiError:
+            continue  # not for this agent
+        name = about.name
+        if about.attributes & clock.ATTR_EXTENDED_NAME:
+            name = await agent.clock.name_get(number, poll=poll)
+        found.append(Domain(number, name, about))
+    return found
+
+
+async def _rate(agent: ScmiAgent, domain: Domain, poll: bool) -> Cell:
+    rate = await agent.clock.rate_get(domain.id, poll=poll)
+    return Cell(rate, hertz(rate))
+
+
+async def _enabled(agent: ScmiAgent, domain: Domain, poll: bool) -> Cell:
+    return flag(await agent.clock.config_get(domain.id, poll=poll))
+
+
+async def _rates(agent: ScmiAgent, domain: Domain, poll: bool) -> Cell:
+    found = await agent.clock.describe_rates(domain.id, poll=poll)
+    if found.triplet:
+        lowest, highest, step = found.rates
+        text = f"{hertz(lowest)} to {hertz(highest)} in steps of {hertz(step)}"
+        return Cell({"min": lowest, "max": highest, "step": step}, text)
+    return Cell(found.rates, ", ".join(map(hertz, found.rates)))
+
+
+async def _latency(_agent: ScmiAgent, domain: Domain, _poll: bool) -> Cell:
+    micros = domain.raw.enable_latency
+    return Cell(micros, f"{micros} µs")
+
+
+async def _parents(agent: ScmiAgent, domain: Domain, poll: bool) -> Cell:
+    if not domain.raw.attributes & clock.ATTR_PARENTS:
+        return NOTHING
+    parents = await agent.clock.parents(domain.id, poll=poll)
+    return Cell(parents, ", ".join(map(str, parents)))
+
+
+async def _describe(agent: ScmiAgent, domain: Domain, poll: bool) -> Record:
+    return {
+        "id": plain(domain.id),
+        "name": plain(domain.name),
+        "enabled": await told(_enabled(agent, domain, poll)),
+        "rate": await told(_rate(agent, domain, poll)),
+        "rates": await told(_rates(agent, domain, poll)),
+        "enable_latency": await _latency(agent, domain, poll),
+        "parents": await told(_parents(agent, domain, poll)),
+    }
+
+
+async def _set_rate(agent: ScmiAgent, domain: Domain, words: list[str], poll: bool) -> Cell:
+    rate, *options = words
+    flags = 0
+    for word in options:
+        if word not in _ROUNDING and word != "async":
+            raise ConfigError("set clock rate", "", f"{word!r}: down, up, auto or async is wanted")
+        flags |= _ROUNDING.get(word, 0)
+    wanted = parse_hertz(rate)
+    if "async" in options:
+        await agent.clock.rate_set_async(domain.id, wanted, flags=flags)
+    else:
+        await agent.clock.rate_set(domain.id, wanted, flags=flags, poll=poll)
+    return await _rate(agent, domain, poll)
+
+
+async def _set_enabled(agent: ScmiAgent, domain: Domain, words: list[str], poll: bool) -> Cell:
+    await agent.clock.config_set(domain.id, parse_flag(words), poll=poll)
+    return await _enabled(agent, domain, poll)
+
+
+def _rate_changed(event: clock.RateEvent, _domain: Domain) -> Record:
+    return {"rate": Cell(event.rate, hertz(event.rate)), "agent": Cell(event.agent, f"by agent {event.agent}")}
+
+
+async def _probe(agent: ScmiAgent, number: int) -> object:
+    return await agent.clock.clock_attributes(number)
+
+
+CLOCK = View(
+    "clock", clock.PROTOCOL.value, _summary, _domains, _describe, _probe,
+    attributes=(
+        Attribute("rate", "what it runs at", _rate, _set_rate, "HZ [down|up|auto] [async]"),
+        Attribute("enabled", "is it on?", _enabled, _set_enabled, "on|off"),
+        Attribute("rates", "what it can run at", _rates),
+        Attribute("enable_latency", "how long it takes to turn on", _latency),
+        Attribute("parents", "clocks that it may be fed from", _parents),
+    ),
+    events=(
+        Event(
+            "rate_changed", clock.Notification.CLOCK_RATE_CHANGED.value, _rate_changed,
+            lambda domain: bool(domain.raw.attributes & clock.ATTR_RATE_CHANGED),
+        ),
+    ),
+)  # fmt: skip

@@ -1,0 +1,136 @@
+"""What the commands need to know of a protocol: one :class:`View` each, and the list of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from common.errors import ConfigError, ScmiError
+from common.scmi.status import ProtocolId, status_name
+from services.guest_driver.scmi_agent import ScmiAgent
+
+
+class Cell(NamedTuple):
+    """A value for JSON, and as a person reads it."""
+
+    value: Any
+    text: str
+
+
+Record = dict[str, Cell]
+
+
+class Domain(NamedTuple):
+    """A clock, a sensor …; ``raw`` is what the protocol's view found out about it when it listed them."""
+
+    id: int
+    name: str
+    raw: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """Something of a domain that can be read, or set from the words that follow its name on the command line.
+
+    ``get(agent, domain, poll)``; ``set(agent, domain, words, poll)`` raises ConfigError for words that ``values`` (the
+    usage) does not allow.
+    """
+
+    name: str
+    about: str
+    get: Callable[[ScmiAgent, Domain, bool], Awaitable[Cell]] | None
+    set: Callable[[ScmiAgent, Domain, list[str], bool], Awaitable[Cell]] | None = None
+    values: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A notification. ``show(report, domain)`` is what it says; ``offered(domain)``: does this domain send it?"""
+
+    name: str
+    number: int
+    show: Callable[[Any, Domain], Record]
+    offered: Callable[[Domain], bool] = field(default=lambda _domain: True)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One protocol. ``domains(agent, poll)`` lists what it manages; ``describe(agent, domain, poll)`` says what one
+    wants to know of one of them; ``summary(agent, poll)`` its counts; ``probe(agent, id)`` raises the platform's own
+    ScmiError for a domain that there is not."""
+
+    name: str
+    protocol: int
+    summary: Callable[[ScmiAgent, bool], Awaitable[Record]]
+    domains: Callable[[ScmiAgent, bool], Awaitable[list[Domain]]]
+    describe: Callable[[ScmiAgent, Domain, bool], Awaitable[Record]]
+    probe: Callable[[ScmiAgent, int], Awaitable[object]]
+    attributes: tuple[Attribute, ...] = ()
+    events: tuple[Event, ...] = ()
+
+    def attribute(self, name: str, *, settable: bool = False) -> Attribute:
+        """By name. Raises ConfigError that lists those that there are."""
+        fit = {one.name: one for one in self.attributes if (one.set if settable else one.get) is not None}
+        if name not in fit:
+            verb = "set" if settable else "get"
+            raise ConfigError(f"{verb} {self.name}", "", f"no attribute {name!r}; there is {', '.join(fit) or 'none'}")
+        return fit[name]
+
+
+def protocol_name(number: int) -> str:
+    """``clock`` for 0x14; what belongs to a vendor is its number."""
+    try:
+        return ProtocolId(number).name.lower()
+    except ValueError:
+        return f"vendor {number:#x}"
+
+
+async def find(view: View, agent: ScmiAgent, wanted: str, poll: bool) -> Domain:
+    """The domain with this number or name. Raises ConfigError for a name that there is not, and for a number that
+    there is not what the platform answers: ScmiError."""
+    domains = await view.domains(agent, poll)
+    try:
+        number = int(wanted, 0)
+    except ValueError:
+        fit = [one for one in domains if one.name.lower() == wanted.lower()]
+        if len(fit) == 1:
+            return fit[0]
+        names = ", ".join(one.name for one in domains)
+        why = "is the name of several" if fit else "is not the name of one"
+        raise ConfigError(view.name, "", f"{wanted!r} {why}; there is {names}") from None
+    for one in domains:
+        if one.id == number:
+            return one
+    if not 0 <= number < 1 << 32:
+        raise ConfigError(view.name, "", f"{wanted} is not the number of a {view.name}")
+    await view.probe(agent, number)
+    raise ConfigError(view.name, "", f"the platform does not list {view.name} {number}")
+
+
+async def told(answer: Awaitable[Cell]) -> Cell:
+    """A cell of a table: what the platform answers, or the status with which it refuses."""
+    try:
+        return await answer
+    except ScmiError as error:
+        name = status_name(error.status)
+        return Cell({"status": error.status, "error": name}, name)
+
+
+def flag(value: bool) -> Cell:
+    return Cell(value, "on" if value else "off")
+
+
+def parse_flag(words: list[str]) -> bool:
+    """``on`` or ``off``. Raises ConfigError."""
+    said = {"on": True, "off": False}.get(" ".join(words).lower())
+    if said is None:
+        raise ConfigError("value", "", f"{' '.join(words)!r}: on or off is wanted")
+    return said
+
+
+def plain(value: int | str) -> Cell:
+    return Cell(value, str(value))
+
+
+NOTHING: Final = Cell(None, "-")

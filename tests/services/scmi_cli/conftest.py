@@ -1,0 +1,78 @@
+"""A real ``ringmesh serve scmi`` for a module's tests, and the command line as a user sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+from typer.testing import CliRunner
+
+from services.cli import app
+from services.mesh.ports import free_ports
+from tests.services.scmi_platform.scmi_rig import SMALL
+
+ROOT: Final = Path(__file__).resolve().parents[3]
+TOKEN: Final = "firmware-token"
+GUARD: Final = 60.0
+
+
+class Said(NamedTuple):
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+def scmi(*args: str, address: str = "", token: str = TOKEN) -> Said:
+    """``ringmesh scmi ARGS`` in this process."""
+    env = {"RINGMESH_SCMI": address or None, "RINGMESH_TOKEN": token or None, "COLUMNS": "200"}
+    result = CliRunner().invoke(app, ["scmi", *args], env=env)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return Said(result.exit_code, result.stdout, result.stderr)
+
+
+def clean_env() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith("RINGMESH_")}
+
+
+@contextlib.contextmanager
+def serving(board: Path = SMALL) -> Iterator[str]:
+    """A platform as a process of its own; yields the address of its links."""
+    links, admin, its = free_ports(3)
+    env = clean_env() | {
+        "RINGMESH_TOKEN": TOKEN,
+        "RINGMESH_BOARD": str(board),
+        "RINGMESH_LISTEN__PORT": str(links),
+        "RINGMESH_ADMIN__PORT": str(admin),
+        "RINGMESH_ITS__PORT": str(its),
+        "RINGMESH_LOG__LEVEL": "error",
+    }
+    process = subprocess.Popen([sys.executable, "-m", "services.cli", "serve", "scmi"], cwd=ROOT, env=env)
+    try:
+        end = time.monotonic() + GUARD
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", links), 1.0):
+                break
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        yield f"127.0.0.1:{links}"
+    finally:
+        process.terminate()
+        process.wait(GUARD)
+
+
+@pytest.fixture(scope="module")
+def platform() -> Iterator[str]:
+    """The address of a platform with the small board, for all tests of the module."""
+    with serving() as address:
+        yield address
