@@ -16,6 +16,7 @@ from common.virtio.split_layout import SplitLayout
 from common.workqueue import WorkQueue
 from services.guest_driver.layout import Layout
 from services.guest_driver.scmi_agent import ScmiAgent
+from services.guest_driver.scmi_trace import EVENTS, Tracer, TraceRing
 from services.guest_driver.scmi_virtio import TxChannel
 
 NUMBER = 20_000
@@ -67,6 +68,9 @@ async def main() -> None:
     loopback = Loopback()
     await loopback.measure("polled command", poll=True)
     await loopback.measure("interrupt-driven command", poll=False)
+    for name, events in (("scmi_msg_dump", ["scmi_msg_dump"]), ("every event", EVENTS)):
+        loopback.agent.tracer = Tracer("guest0", TraceRing(), time.monotonic, events)
+        await loopback.measure(f"polled, tracing {name}", poll=True)
 
 
 if __name__ == "__main__":

@@ -48,11 +48,12 @@ SEAMED = (
     "services.guest_driver.scmi_channel",
     "services.guest_driver.scmi_virtio",
     "services.guest_driver.scmi_xfer",
+    "services.guest_driver.scmi_response",
     "services.guest_driver.scmi_agent",
 )
 
 
-class _Cut(ast.NodeTransformer):
+class Cut(ast.NodeTransformer):
     """Removes ``if self._wmb is not None: self._wmb()`` and unwraps ``with lock:``."""
 
     def visit_If(self, node: ast.If) -> Any:
@@ -90,7 +91,7 @@ def cut() -> Iterator[dict[str, ModuleType]]:
             assert spec is not None
             assert spec.origin is not None
             with open(spec.origin, encoding="utf-8") as file:
-                tree = _filled(_Cut().visit(ast.parse(file.read())))
+                tree = _filled(Cut().visit(ast.parse(file.read())))
             module = ModuleType(name)
             module.__file__ = spec.origin
             sys.modules[name] = made[name] = module

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from typing import Any, cast
 
 import msgpack
@@ -57,10 +58,14 @@ class Client(_Frames):
         super().__init__()
         self.waiter: asyncio.Future[Any] | None = None
         self.came = 0
+        #: sent again for every message that comes, None: nothing is
+        self.refill: Any = None
 
     def data_received(self, data: bytes) -> None:
         messages = self.take(data)
         self.came += len(messages)
+        if self.refill is not None:
+            self.transport.write(b"".join([frame(self.refill) for _ in messages]))
         if messages and self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(messages[-1])
 
@@ -68,6 +73,22 @@ class Client(_Frames):
         self.waiter = asyncio.get_running_loop().create_future()
         self.transport.write(frame(message))
         return await self.waiter
+
+    async def rate(self, message: Any, window: int, seconds: float) -> float:
+        """Messages a second with ``window`` of them in flight."""
+        before, began = self.came, time.perf_counter()
+        self.refill = message
+        self.transport.write(frame(message) * window)
+        while True:
+            await asyncio.sleep(seconds)
+            if self.came > before:  # else the machine has other things to do
+                break
+        rate = (self.came - before) / (time.perf_counter() - began)
+        self.refill, last = None, self.came + window
+        while self.came < last:
+            self.waiter = asyncio.get_running_loop().create_future()
+            await self.waiter
+        return rate
 
 
 async def serve(port: int) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,34 +52,45 @@ def _stopped(processes: list[subprocess.Popen[bytes]]) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
+async def server(module: str) -> AsyncIterator[int]:
+    """The port that a process serves which runs ``module`` of this package; it prints a line once it does."""
+    (port,) = free_ports(1)
+    process = _spawn([sys.executable, "-m", f"tests.bench.{module}", str(port)], {})
+    with _stopped([process]):
+        assert process.stdout is not None
+        await asyncio.to_thread(process.stdout.readline)
+        yield port
+
+
+@contextlib.asynccontextmanager
 async def echo() -> AsyncIterator[Client]:
     """A client of the bare echo."""
-    (port,) = free_ports(1)
-    server = _spawn([sys.executable, "-m", "tests.bench.echo", str(port)], {})
-    with _stopped([server]):
-        assert server.stdout is not None
-        await asyncio.to_thread(server.stdout.readline)
+    async with server("echo") as port:
         transport, client = await asyncio.get_running_loop().create_connection(Client, "127.0.0.1", port)
         yield client
         transport.close()
 
 
 @contextlib.asynccontextmanager
-async def mesh(**settings: Any) -> AsyncIterator[GuestService]:
-    """A guest service in this process, up, its devices in others. ``settings`` are fields of the workload section."""
+async def mesh(platform: Sequence[str] = (), /, **settings: Any) -> AsyncIterator[GuestService]:
+    """A guest service in this process, up, its devices in others. ``settings`` are fields of its configuration or
+    of the workload section. ``platform``: a module of this package, with arguments, in the place of the SCMI service.
+    """
     scmi, nic, its = free_ports(3)
     log = {"RINGMESH_LOG__LEVEL": "error", "RINGMESH_ADMIN__PORT": "0", "RINGMESH_ITS__PORT": str(its)}
     processes = []
     for role, port in (("its", its), ("scmi", scmi), ("nic", nic)):
         env = {key: value for key, value in log.items() if role != "its" or key != "RINGMESH_ITS__PORT"}
         command = [sys.executable, "-m", "services.cli", "serve", role]
+        if role == "scmi" and platform:
+            command = [sys.executable, "-m", f"tests.bench.{platform[0]}", *platform[1:]]
         processes.append(_spawn(command, env | {"RINGMESH_LISTEN__PORT": str(port)}))
     with _stopped(processes):
         config = load(GuestConfig, None, {})
         config.scmi, config.nic, config.its = (PeerConfig(port=port) for port in (scmi, nic, its))
         config.admin.port = 0
         for key, value in settings.items():
-            setattr(config.workload, key, value)
+            setattr(config.workload if hasattr(config.workload, key) else config, key, value)
         service = GuestService(config)
         task = asyncio.get_running_loop().create_task(service.run())
         while service.not_ready():

@@ -17,9 +17,9 @@ HERE = Path(__file__).resolve().parent
 _LINE = re.compile(r"^(?P<name>.*\S)\s+(?P<figure>[\d.]+) µs$")
 
 
-def run(name: str) -> dict[str, Any]:
+def run(name: str, *arguments: str) -> dict[str, Any]:
     """The figures of one benchmark. Raises CalledProcessError if it fails."""
-    command = [sys.executable, "-m", f"tests.bench.{name}"]
+    command = [sys.executable, "-m", f"tests.bench.{name}", *arguments]
     output = subprocess.run(command, cwd=HERE.parents[1], check=True, stdout=subprocess.PIPE, text=True).stdout
     if output.lstrip().startswith("{"):
         figures: dict[str, Any] = json.loads(output)
