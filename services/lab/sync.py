@@ -210,6 +210,9 @@ class Deadline(WorldMade):
         self._cancelled = False
         if seconds != inf:
             run.spawn(self.lab_name, self._fire(), daemon=True)
+            if run.current is not None:
+                # whoever made it looks at it: a relax() before the first look must not sleep through it
+                run.current.reads.add((self.lab_name, "expired"))
 
     def state(self) -> int:
         return BLOCKED if self._cancelled else LAZY

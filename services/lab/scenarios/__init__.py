@@ -1,5 +1,25 @@
 """Every race, one file each. Importing this package registers them all."""
 
-from services.lab.scenarios import aba_wrap
+from services.lab.scenarios import (
+    aba_wrap,
+    double_free,
+    forced_free,
+    notify_half_record,
+    notify_pending,
+    poll_index_order,
+    prefetched_reply,
+    shutdown,
+    timed_out_leak,
+)
 
-__all__ = ["aba_wrap"]
+__all__ = [
+    "aba_wrap",
+    "double_free",
+    "forced_free",
+    "notify_half_record",
+    "notify_pending",
+    "poll_index_order",
+    "prefetched_reply",
+    "shutdown",
+    "timed_out_leak",
+]

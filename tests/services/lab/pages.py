@@ -4,8 +4,9 @@
 
     python -m tests.services.lab.pages [SCENARIO …] [--fails-only]
 
-A page has one table row a variant, ``| `variant` | … | verdict | schedules | steps |``, and under *The ladder* a
-sentence that begins with the variant that the block below it shows. A verdict that is not the expected one stops it.
+A page has one table row a variant, ``| `variant` | … | verdict | schedules | steps |``, under *The ladder* a
+sentence that begins with the variant that the block below it shows, and says ```ringmesh lab run NAME` runs …
+schedules, … steps`` of the shipped one. A verdict that is not the expected one stops it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from services.lab.scenario import SCENARIOS, Scenario, Variant
 RACES: Final = Path(__file__).resolve().parents[3] / "docs" / "races"
 
 _ROW: Final = re.compile(r"^(\| `(?P<name>[^`]+)` .*\| )(?P<counts>[\d,]+ \| [\d,]+)( \|)$", re.MULTILINE)
+_RUNS: Final = re.compile(r"(`ringmesh lab run [a-z-]+`\s+runs\s+)[\d,]+\s+schedules,\s+[\d,]+\s+steps")
 _LADDER: Final = re.compile(r"(## The ladder\n\n`(?P<name>[^`]+)`.*?\n```\n)(?P<text>.*?)(\n```\n)", re.DOTALL)
 
 
@@ -52,7 +54,11 @@ def refresh(scenario: Scenario, fails_only: bool) -> str:
         drawn = ladder(replay(variant.build, result.schedule, variant.settings.limit)).rstrip("\n")
         return f"{match[1]}{drawn}{match[4]}"
 
-    return _LADDER.sub(drawing, _ROW.sub(row, page.read_text(encoding="utf-8")))
+    def runs(match: re.Match[str]) -> str:
+        shipped = results.get("shipped")
+        return match[0] if shipped is None else f"{match[1]}{shipped.schedules:,} schedules, {shipped.steps:,} steps"
+
+    return _RUNS.sub(runs, _LADDER.sub(drawing, _ROW.sub(row, page.read_text(encoding="utf-8"))))
 
 
 def main(arguments: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import pytest
@@ -211,6 +212,40 @@ def test_deadline() -> None:
     assert every(polling(reply=True)) == "final: timed out"
     assert every(polling(reply=False)) == "final: timed out"
     assert run_once(polling(reply=True), Replay([]), 100).run.failure is None
+
+
+@pytest.mark.parametrize(("seconds", "expect"), [(1.0, "holds"), (inf, "deadlock")])
+def test_a_deadline_wakes_a_loop_that_has_not_looked_at_it_yet(seconds: float, expect: str) -> None:
+    """Unless it is infinite: then nobody does."""
+
+    def setup(world: LabWorld) -> Checks:
+        cell = world.new(Cell)
+
+        async def poller() -> None:
+            deadline = world.deadline(seconds)
+            while not cell.a:
+                await world.relax()
+                if deadline.expired:
+                    return
+
+        world.spawn("poller", poller())
+        return Checks()
+
+    assert every(setup).startswith(expect)
+
+
+@pytest.mark.parametrize(("seconds", "expect"), [(1.0, "holds"), (inf, "deadlock")])
+def test_an_infinite_wait_never_times_out(seconds: float, expect: str) -> None:
+    def setup(world: LabWorld) -> Checks:
+        event = world.event()
+
+        async def waiter() -> None:
+            await event.wait(seconds)
+
+        world.spawn("waiter", waiter())
+        return Checks()
+
+    assert every(setup).startswith(expect)
 
 
 def test_cancelled_deadline_stays_as_it_is() -> None:
