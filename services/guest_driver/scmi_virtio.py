@@ -13,11 +13,13 @@ from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
 from common.errors import ChannelBusyError, LocalError, RingError, RingmeshError
+from common.scmi.header import HEADER
 from common.virtio.split_driver import SplitDriver
 from common.workqueue import Work, WorkQueue
 from common.world import Array, Fifo, Memory, World
 from services.guest_driver.scmi_channel import RxCallback, VioChannel
 from services.guest_driver.scmi_message import (
+    MAX_MSG_SIZE,
     MAX_PDU_SIZE,
     NOT_POLLED,
     POLL_DONE,
@@ -100,7 +102,7 @@ class TxChannel(VioChannel):
         most = vqueue.size // DESCRIPTORS
         self.max_msg = most if max_msg is None else max_msg
         if not 0 < self.max_msg <= most:
-            raise LocalError(f"max_msg {max_msg}: a queue of {vqueue.size} holds 1 to {most}")
+            raise LocalError(f"max_msg {self.max_msg}: a queue of {vqueue.size} holds 1 to {most}")
         self.free_list = world.queue()
         self.free_lock = world.spinlock()
         self.pending_cmds_list = world.queue()
@@ -143,8 +145,9 @@ class TxChannel(VioChannel):
         """Put the command on the ring and ring the doorbell. Nothing was sent where this raises: ChannelBusyError
         (no free message, or the channel is closing), LocalError (too long), RingError (the queue is broken)."""
         request = xfer.request
-        if len(request) > MAX_PDU_SIZE or xfer.expect > MAX_PDU_SIZE - PROT_OVERHEAD:
-            raise LocalError(f"SCMI message of {len(request)} bytes, {xfer.expect} expected: {MAX_PDU_SIZE} at most")
+        size = len(request) - HEADER.size
+        if size > MAX_MSG_SIZE or xfer.expect > MAX_MSG_SIZE:
+            raise LocalError(f"SCMI payload of {size} bytes, {xfer.expect} expected: {MAX_MSG_SIZE} at most")
         if not self.acquire():
             raise ChannelBusyError("the SCMI channel is closing")
         msg = self.get_free_msg()
