@@ -109,9 +109,11 @@ class DeviceService(Service[C], Generic[C, D]):
     def attach(self, hello: Hello) -> Attachment[D]:
         """The device of ``hello.guest``, made if there is none or if the guest started anew.
 
-        Only the guest renews it. Another role is given the device that stands, or one that the guest which comes
-        first adopts; it is refused (RemoteError: it tries again) while it cannot be known whether the device stays,
-        because the guest is away and the peer belongs to another process than the guest did.
+        Only the guest renews it, and no other process while its link is up: that one is refused and may try again
+        (RemoteError; the link of a machine that is gone ends by itself in a few seconds). Another role is given the
+        device that stands, or one that the guest which comes first adopts; it is refused (RemoteError: it tries
+        again) while it cannot be known whether the device stays, because the guest is away and the peer belongs to
+        another process than the guest did.
         """
         if not hello.guest:
             raise RemoteError("guest", "", None, "a guest must say its name")
@@ -122,6 +124,8 @@ class DeviceService(Service[C], Generic[C, D]):
         same = attachment is not None and attachment.epoch in (None, hello.epoch)
         if attachment is not None and not is_guest and not same and attachment.link is None:
             raise RemoteError("guest", hello.guest, None, f"away: its device may not be the one for this {hello.role}")
+        if attachment is not None and is_guest and not same and attachment.link is not None:
+            raise RemoteError("guest", hello.guest, None, "is connected from another process")
         if attachment is None or (is_guest and not same):
             if attachment is None and len(self.attachments) >= MAX_GUESTS:
                 raise RemoteError("guests", len(self.attachments) + 1, MAX_GUESTS)

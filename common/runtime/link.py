@@ -31,7 +31,8 @@ RETRY_CAP: Final = 0.5
 #: Seconds for one attempt to connect.
 CONNECT_TIMEOUT: Final = 2.0
 
-_GUEST: Final = re.compile(rf"[a-zA-Z0-9_.-]{{0,{MAX_GUEST_NAME}}}")
+#: What a guest may be called; empty where there is none.
+GUEST_NAME: Final = re.compile(rf"[a-zA-Z0-9_.-]{{0,{MAX_GUEST_NAME}}}")
 
 
 class LinkServer:
@@ -116,8 +117,8 @@ class LinkServer:
             raise HandshakeError("token", None, None, "wrong token")
         if hello.role not in self.roles:
             raise HandshakeError("role", hello.role[:32], sorted(self.roles))
-        if not _GUEST.fullmatch(hello.guest):
-            raise HandshakeError("guest", hello.guest[:MAX_GUEST_NAME], _GUEST.pattern)
+        if not GUEST_NAME.fullmatch(hello.guest):
+            raise HandshakeError("guest", hello.guest[:MAX_GUEST_NAME], GUEST_NAME.pattern)
 
     def replace(self, newcomer: _ServerLink) -> None:
         """Close the older link of the same peer, if there is one."""

@@ -31,7 +31,8 @@ class Notification(NamedTuple):
 
 
 Handler = Callable[[Notification], None]
-"""Called by the worker, never by an interrupt. Does not wait."""
+"""Called by the worker, never by an interrupt. A plain function: it does not wait, and starts a task of its own for
+what must, such as taking itself back."""
 
 
 @dataclass(slots=True, frozen=True)

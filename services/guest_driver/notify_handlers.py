@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from common.errors import BackpressureError
+from common.scmi.header import NOTIFICATION
+from common.scmi.names import message_name
 from common.world import Table, World
 from services.guest_driver.notify_events import ALL_SOURCES, Handler, Notification, source_key
 
@@ -82,7 +84,6 @@ class Handlers:
                         handler(notification)
                     except Exception as error:
                         failed += 1
-                        self._log(
-                            "notification_handler_failed", protocol=protocol, notification=event, error=repr(error)
-                        )
+                        name = message_name(protocol, event, NOTIFICATION)
+                        self._log("notification handler failed", notification=name, error=repr(error))
         return called, failed

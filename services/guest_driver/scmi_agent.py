@@ -54,7 +54,7 @@ from services.guest_driver.scmi_xfer import (
     xfers_of,
 )
 
-#: Seconds to wait for a response, and for a delayed one (Linux: max_rx_timeout_ms of the virtio transport).
+#: Seconds to wait for a response (Linux: max_rx_timeout_ms of the virtio transport) and a delayed one (Linux: 2 s).
 RX_TIMEOUT: Final = 60.0
 
 _TOKEN_MASK: Final = TOKENS - 1
@@ -72,8 +72,8 @@ class ScmiAgent:
     notifications' time stamps.
     """
 
-    __slots__ = ("_lock", "_log", "_next_id", "_world", "atomic_threshold_us", "base", "clock", "in_flight",
-                 "notifications", "responses", "sensor", "stats", "timeout", "tx")  # fmt: skip
+    __slots__ = ("_lock", "_log", "_next_id", "_p2a_error", "_world", "atomic_threshold_us", "base", "clock",
+                 "in_flight", "notifications", "responses", "sensor", "stats", "timeout", "tx")  # fmt: skip
 
     _world: Final[World]
     _lock: Final[AbstractContextManager[Any]]
@@ -110,6 +110,8 @@ class ScmiAgent:
         self.timeout = timeout
         self.atomic_threshold_us = atomic_threshold_us
         self.tx: TxChannel | None = None
+        #: the eventq is broken: no delayed response comes any more
+        self._p2a_error: RingError | None = None
         self.base = BaseClient(self)
         self.clock = ClockClient(self, world.table())
         self.sensor = SensorClient(self)
@@ -119,6 +121,7 @@ class ScmiAgent:
     def attach(self, tx: TxChannel) -> None:
         """Send by ``tx`` from now on. What a channel before it still owed will not come any more."""
         self.detach()
+        self._p2a_error = None
         self.tx = tx
         tx.on_broken = self.channel_broken
 
@@ -130,11 +133,14 @@ class ScmiAgent:
                 self.in_flight.pop(token).end(None)
 
     def channel_broken(self, channel: VioChannel, error: RingError) -> None:
-        """The device broke a queue: every wait for what would come by it ends with RingError."""
+        """The device broke a queue: RingError for every wait if that is the cmdq, for those for a delayed response if
+        it is the eventq."""
         self.stats.channels_broken += 1
         cmdq = channel is self.tx
         self._log("SCMI channel is broken", queue="cmdq" if cmdq else "eventq", error=str(error))
         with self._lock:
+            if not cmdq:
+                self._p2a_error = error
             for xfer in xfers_of(self.in_flight):
                 if cmdq or xfer.awaits_delayed:
                     xfer.end(error)
@@ -148,10 +154,13 @@ class ScmiAgent:
                 msg = xfer.priv
                 if tx is not None and xfer.state == SENT_OK and msg is not None and msg.poll_status == POLL_DONE:
                     self.responses.fetch(xfer, tx.read(msg))
+                    xfer.fetched = True
                 if xfer.awaits_delayed:
                     xfer.delayed(Status.COMMS_ERROR.value, b"")
                     self.stats.delayed_response_reset += 1
-                xfer.delayed_due = False
+                # what has no response yet is answered by the new platform, which then owes the delayed one
+                if xfer.replied:
+                    xfer.delayed_due = False
                 if xfer.state == EXPIRED and xfer.settled:
                     self._forget(xfer)
 
@@ -227,21 +236,27 @@ class ScmiAgent:
         done = None if poll else world.event()
         xfer = self._begin(protocol, message, payload, expect, poll, done, True)
         seconds = self.timeout if timeout is None else timeout
-        await self._transact(xfer, seconds)
-        if xfer.status:
-            raise self._failed(xfer.word, xfer.status)
-        assert xfer.async_done is not None
-        await xfer.async_done.wait(seconds)
-        with self._lock:
-            came = xfer.state == DRESP_OK
-            if xfer.settled:
-                self._forget(xfer)
-            else:
-                xfer.state = EXPIRED
-            down = self.tx is None
+        tx = self.tx
+        try:
+            await self._transact(xfer, seconds)
+            if xfer.status:
+                raise self._failed(xfer.word, xfer.status)
+            if self._p2a_error is not None:
+                with self._lock:
+                    xfer.end(self._p2a_error)
+            assert xfer.async_done is not None
+            await xfer.async_done.wait(seconds)
+        finally:
+            # a waiter that is cancelled leaves the token to what the platform still owes, too
+            with self._lock:
+                came = xfer.state == DRESP_OK
+                if xfer.settled:
+                    self._forget(xfer)
+                else:
+                    xfer.state = EXPIRED
         if not came:
             xfer.raise_error()
-            if down:
+            if self.tx is not tx:
                 raise self._down(xfer)
             self.stats.xfers_response_timeout += 1
             raise XferTimeoutError(self._name(as_delayed(xfer.word)), seconds, None, "no delayed response")
@@ -335,6 +350,10 @@ class ScmiAgent:
                     # it may have come between the look and the clock
                     tx.poll_done(xfer)
                     return
+        except RingError:
+            # the ring broke, maybe after the wait had ended
+            if xfer.state in (SENT_OK, EXPIRED):
+                raise
         finally:
             deadline.cancel()
 
@@ -345,7 +364,7 @@ class ScmiAgent:
             msg = xfer.priv
             data = tx.read(msg) if msg is not None and msg.poll_status == POLL_DONE else None
             if xfer.state != SENT_OK:
-                late = data
+                late = data if data is not None and not xfer.fetched else None
             elif data is not None:
                 self.responses.fetch(xfer, data)
             else:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, frozen=True)
 class ProtocolClient:
-    """One protocol of one agent. Every command takes ``poll``: wait for the response by polling.
+    """One protocol of one agent. Every command that waits for one response takes ``poll``: wait for it by polling.
 
     All raise what :meth:`~services.guest_driver.scmi_agent.ScmiAgent.do_xfer` raises.
     """

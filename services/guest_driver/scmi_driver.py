@@ -89,7 +89,8 @@ class ScmiDriver:
         #: by name, for who measures them: cmdq, eventq
         self.rings = {}
         self.tx_channel: TxChannel
-        self.rx_channel: RxChannel
+        #: None for a device without P2A_CHANNELS: it has no eventq (virtio 1.3 §5.17.2)
+        self.rx_channel: RxChannel | None = None
 
     # --- bring-up -----------------------------------------------------------------------------------------------------
 
@@ -103,16 +104,19 @@ class ScmiDriver:
         world, memory, layout, bell, agent = self._world, self._memory, self._layout, self._notify, self.agent
         cmdq_at, eventq_at = (layout.ring(size) for size in self._sizes)
         event_idx = bool(features & Feature.EVENT_IDX.bit)
-        cmdq = world.new(SplitDriver, world, memory, cmdq_at, event_idx=event_idx)
-        eventq = world.new(SplitDriver, world, memory, eventq_at, event_idx=event_idx)
-        self.rings.update(cmdq=cmdq, eventq=eventq)
+        cmdq = self.rings["cmdq"] = world.new(SplitDriver, world, memory, cmdq_at, event_idx=event_idx)
         self.tx_channel = world.new(
             TxChannel, world, memory, cmdq, layout, lambda: bell(CMDQ), agent.rx_callback, self.workqueue,
             atomic_enabled=self._atomic,
         )  # fmt: skip
-        self.rx_channel = world.new(RxChannel, world, memory, eventq, layout, lambda: bell(EVENTQ), agent.rx_callback)
         agent.attach(self.tx_channel)
-        self.rx_channel.on_broken = agent.channel_broken
+        self.rx_channel = None
+        if not features & SCMI_F_P2A_CHANNELS:
+            return [QueuePlan(CMDQ, cmdq_at, CMDQ)]
+        eventq = self.rings["eventq"] = world.new(SplitDriver, world, memory, eventq_at, event_idx=event_idx)
+        rx = world.new(RxChannel, world, memory, eventq, layout, lambda: bell(EVENTQ), agent.rx_callback)
+        rx.on_broken = agent.channel_broken
+        self.rx_channel = rx
         return [QueuePlan(CMDQ, cmdq_at, CMDQ), QueuePlan(EVENTQ, eventq_at, EVENTQ)]
 
     def start(self, name: str) -> None:
@@ -120,7 +124,8 @@ class ScmiDriver:
         self._started = True
         self._world.spawn(f"{name} deferred tx", self.workqueue.run())
         self.agent.notifications.start(name)
-        self.rx_channel.start()
+        if self.rx_channel is not None:
+            self.rx_channel.start()
 
     # --- events -------------------------------------------------------------------------------------------------------
 
@@ -130,14 +135,15 @@ class ScmiDriver:
 
     def eventq_irq(self) -> None:
         """The eventq's interrupt. Raises RingError where the device broke the ring."""
-        self.rx_channel.complete_cb()
+        if self.rx_channel is not None:
+            self.rx_channel.complete_cb()
 
     def restarted(self) -> None:
         """The platform came back without its memory. Everything that it sent before it went is on the rings; the
         notifications that it was asked for are asked for again."""
         self.tx_channel.deferred_tx_worker()
         with suppress(RingError):  # on_broken has heard of it
-            self.rx_channel.complete_cb()
+            self.eventq_irq()
         self.agent.platform_reset()
         self._world.spawn("scmi notifications again", self.agent.notifications.restore())
 
@@ -149,6 +155,7 @@ class ScmiDriver:
         if self._started:
             self._started = False
             await self.tx_channel.close()
-            await self.rx_channel.close()
+            if self.rx_channel is not None:
+                await self.rx_channel.close()
         self.agent.detach()
         await self.agent.notifications.close()

@@ -12,7 +12,8 @@ from typing import Any, Final, Protocol
 
 from common.world import Atomic, World
 
-#: Largest payload behind header and status (Linux: VIRTIO_SCMI_MAX_MSG_SIZE), bytes.
+#: Largest payload, of a command behind its header, of a reply behind header and status, in bytes
+#: (Linux: VIRTIO_SCMI_MAX_MSG_SIZE).
 MAX_MSG_SIZE: Final = 128
 #: Header and status word.
 PROT_OVERHEAD: Final = 8

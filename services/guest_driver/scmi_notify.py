@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from typing import Any, Final
 
 from common.errors import LocalError, RemoteError, RingmeshError
@@ -196,10 +197,13 @@ class Notifications:
         enough that the platform enables one of them. Where it cannot be enabled the handler is not registered, and
         what the command raised is raised. A handler of a protocol that nobody registered yet waits for it.
 
-        Raises LocalError for an event that the protocol does not have and a source that is not there,
-        BackpressureError beyond MAX_HANDLERS.
+        Raises LocalError for an event that the protocol does not have, a source that is not there and a handler that
+        is a coroutine function, BackpressureError beyond MAX_HANDLERS.
         """
         key = _key(protocol, event, source)
+        if iscoroutinefunction(handler):
+            name = message_name(protocol, event, NOTIFICATION)
+            raise LocalError(f"{name}: a handler is a plain function; a coroutine reads a stream()")
         async with self._mutex:
             with self._lock:
                 waits = protocol not in self._protocols
@@ -316,9 +320,9 @@ class Notifications:
                 raise RemoteError("event", number, None, "the queue's record names no event of the protocol")
             report = event.parse(payload)
             source = event.source_of(report)
-        except RemoteError as error:
+        except Exception as error:  # whatever a vendor's parser raises: the worker serves the other protocols too
             stats.no_report += 1
-            self._tell(NO_REPORT, protocol, number, len(payload), error=str(error))
+            self._tell(NO_REPORT, protocol, number, len(payload), error=str(error) or repr(error))
             return
         called, failed = self.handlers.call(Notification(protocol, number, source, when, report, payload))
         stats.handler_failures += failed

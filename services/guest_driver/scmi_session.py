@@ -25,13 +25,12 @@ from typing import Any, Final
 
 import structlog
 
-from common.errors import ConfigError, HandshakeError, LinkDownError, LocalError, RingError, RingmeshError
+from common.errors import ConfigError, HandshakeError, LinkDownError, LocalError, RingError
 from common.memory import GuestMemory
 from common.runtime.clock import monotonic
-from common.runtime.link import Link, LinkClient
+from common.runtime.link import GUEST_NAME, Link, LinkClient
 from common.runtime.metrics import Metrics
 from common.runtime.world import AsyncWorld
-from common.virtio.features import Status
 from common.wire.messages import Irq, Message
 from services.guest_driver.layout import Layout
 from services.guest_driver.port import Port
@@ -62,17 +61,28 @@ def parse_address(text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
+def _check_name(guest: str, token: str) -> None:
+    """What no platform would take is not sent to one. Raises ConfigError."""
+    if not GUEST_NAME.fullmatch(guest):
+        raise ConfigError("guest", "", f"{guest[:64]!r} is not a name of at most 32 of a-z A-Z 0-9 _ . -")
+    try:
+        token.encode()
+    except UnicodeEncodeError:
+        raise ConfigError("token", "", "it is not UTF-8 text") from None
+
+
 class ScmiSession:
     """One connection of a script: :meth:`start`, use ``agent``, :meth:`close`. :func:`connect` does all three.
 
     ``restarts`` counts how often the platform came back without its memory: rates and trip points are its defaults
-    then; notifications that handlers are registered for are enabled again. Raises ConfigError for an address that is
-    none, LocalError where another session is the same guest.
+    then; notifications that handlers are registered for are enabled again. Raises ConfigError for an address,
+    a name or a token that is none, LocalError where another session is the same guest.
     """
 
     def __init__(self, address: str, *, guest: str = "", token: str = "", timeout: float = COMMAND_TIMEOUT) -> None:
         log_to_logging()
         host, port = parse_address(address)
+        _check_name(guest, token)
         self.address: Final = address
         self._name: Final = _Name(guest, address)
         self.guest: Final = self._name.text
@@ -95,8 +105,11 @@ class ScmiSession:
             cmdq_size=_CMDQ_SIZE, eventq_size=_EVENTQ_SIZE, timeout=timeout,
         )  # fmt: skip
         self.bus: Final = VirtioBus(
-            "scmi", self.port, spawn=self.world.spawn, log=self.log, on_restart=self.driver.restarted
-        )
+            "scmi", self.port, spawn=self.world.spawn, log=self.log, on_restart=self.driver.restarted,
+            on_replaced=lambda: self.world.spawn("replaced", self._end_replaced()),
+        )  # fmt: skip
+        #: done when no command will ever be answered again: why
+        self.over: Final[asyncio.Future[str]] = asyncio.get_running_loop().create_future()
         self._link: Link | None = None
         self._up = False
         self._client: Final = LinkClient(
@@ -111,6 +124,16 @@ class ScmiSession:
     @property
     def restarts(self) -> int:
         return self.bus.restarts
+
+    @property
+    def connected(self) -> bool:
+        """Is there a link to the platform just now?"""
+        return self._link is not None
+
+    def end(self, why: str) -> None:
+        """Say that this session is :attr:`over`; the first reason counts."""
+        if not self.over.done():
+            self.over.set_result(why)
 
     async def start(self, seconds: float = CONNECT_TIMEOUT) -> None:
         """Connect and bring the device up. Raises LinkDownError where nobody answers within ``seconds``,
@@ -173,10 +196,7 @@ class ScmiSession:
 
     def link_up(self, link: Link) -> None:
         self._link = link
-        restarts = self.bus.restarts
         self.bus.link_up(link)
-        if self._up and restarts == self.bus.restarts:
-            self.world.spawn("same device?", self._same_device())
 
     def link_frame(self, link: Link, message: Any) -> None:
         self.bus.link_frame(link, message)
@@ -189,15 +209,13 @@ class ScmiSession:
             self._link = None
         self.bus.link_down(link, reason)
 
-    async def _same_device(self) -> None:
-        """The same platform is back. If it made our device anew, another session took our name, and the two would
-        take it from each other for ever: this one ends, and every command answers LinkDownError."""
-        with suppress(RingmeshError):  # the next link_up looks again
-            if await self.bus.calls.call("get_status", kind=int) & Status.DRIVER_OK:
-                return
-            self.log.error("another session is this guest now: closing", address=self.address)
-            await self._client.close("another session is this guest")
-            await self.driver.stop()
+    async def _end_replaced(self) -> None:
+        """The same platform is back, and our device was another session's meanwhile. That one may have changed what
+        this script relies on: it ends, and every command answers LinkDownError."""
+        self.log.warning("another session was this guest: closing", address=self.address)
+        self.end(f"another session was guest {self.guest!r} of {self.address} meanwhile")
+        await self._client.close("another session was this guest")
+        await self.driver.stop()
 
 
 @asynccontextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from common.errors import RingError
 from common.virtio.split_driver import SplitDriver
 from common.world import Array, Memory, World
 from services.guest_driver.scmi_channel import RxCallback, VioChannel
@@ -50,10 +49,9 @@ class RxChannel(VioChannel):
                 self.notify()
 
     def finalize(self, msg: VioMsg) -> None:
-        """Feed the buffer back; the device hears of it when the callback has emptied the ring."""
+        """Feed the buffer back; the device hears of it when the callback has emptied the ring. Raises RingError where
+        the device broke it."""
         with self.lock:
-            if self.vqueue.broken:
-                raise RingError("broken")
             self.vqueue.add((), ((msg.input, MAX_PDU_SIZE),), msg)
 
     def drained(self) -> None:

@@ -3,8 +3,10 @@
 ::
 
     SENT_OK ── response ──> RESP_OK ── delayed response ──> DRESP_OK
-       ├────── delayed response that overtook its response ────^
-       └─ time-out, channel closed ──> EXPIRED       (its token stays taken while the platform owes an answer)
+       └────── delayed response that overtook its response ────^
+
+From each to EXPIRED when its sender leaves, with what it wanted or without, and the platform owes an answer still: the
+token stays taken until that has come.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ class Xfer:
     ``async_done`` that of the delayed response (None where none is due).
     """
 
-    __slots__ = ("async_done", "async_rx", "async_status", "delayed_due", "done", "error", "expect", "poll", "priv",
-                 "replied", "request", "rx", "state", "status", "token", "transfer_id", "word")  # fmt: skip
+    __slots__ = ("async_done", "async_rx", "async_status", "delayed_due", "done", "error", "expect", "fetched", "poll",
+                 "priv", "replied", "request", "rx", "state", "status", "token", "transfer_id", "word")  # fmt: skip
 
     word: Final[int]
     transfer_id: Final[int]
@@ -66,6 +68,8 @@ class Xfer:
         self.error: RingError | None = None
         #: the response itself has come (not only a delayed one that overtook it)
         self.replied = False
+        #: the reply in ``priv`` was taken over before its poller ran
+        self.fetched = False
         #: a delayed response was asked for, has not come, and the command was not refused
         self.delayed_due = async_done is not None
         self.status = 0
@@ -117,7 +121,7 @@ def xfers_of(in_flight: Table[Xfer]) -> list[Xfer]:
 
 
 def free_token(in_flight: Table[Xfer], start: int) -> int:
-    """The next free token from ``start`` on; where all are taken, the one that expired longest ago is given up.
+    """The next free token from ``start`` on; where all are taken, the oldest of those that expired is given up.
 
     Raises ChannelBusyError where somebody waits for each.
     """
@@ -136,7 +140,9 @@ def free_token(in_flight: Table[Xfer], start: int) -> int:
 class AgentStats:
     """Linux's debugfs counters, under their names, and a few more.
 
-    A polled response that the interrupt brought counts as polled.
+    What counts otherwise than there: a polled response that the interrupt brought counts once, as polled; a delayed
+    response that does not come in time or bears an error is an ``xfers_response_timeout`` or ``err_protocol`` too; a
+    notification that is dropped is no ``notification_ok``, and a message of unknown type an ``err_msg_invalid``.
     """
 
     sent_ok: int = 0

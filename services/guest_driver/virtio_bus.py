@@ -42,7 +42,8 @@ class VirtioBus:
     """A LinkHandler for role ``guest`` towards one device.
 
     ``spawn(name, coro)`` starts a task; ``on_restart()`` is called when the device came back without its memory,
-    before it is configured again.
+    before it is configured again. ``on_replaced()`` is called where the service is the same and the device is not:
+    another process was our guest meanwhile. Without it that counts as a restart.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class VirtioBus:
         spawn: Callable[[str, Coroutine[Any, Any, None]], None],
         log: Any,
         on_restart: Callable[[], None],
+        on_replaced: Callable[[], None] | None = None,
     ) -> None:
         self.name: Final = name
         self.port: Final = port
@@ -63,6 +65,7 @@ class VirtioBus:
         self._spawn: Final = spawn
         self._log: Final = log
         self._on_restart: Final = on_restart
+        self._on_replaced: Final = on_replaced or self._renew
         #: what the last probe made, and the features that it made it for; a probe that is tried again uses it
         self._made: tuple[int, list[QueuePlan]] | None = None
         #: the queues of a probe that succeeded
@@ -79,10 +82,10 @@ class VirtioBus:
         if not self._queues:
             return  # whoever probes begins anew
         if restarted:
-            self.restarts += 1
-            self._configured = False
-            self._on_restart()
-        if not self._configured:  # restarted, or the link went down before it was configured
+            self._renew()
+        elif self._configured:
+            self._spawn(f"same {self.name}?", self._same_device())
+        else:  # the link went down before it was configured
             self._spawn(f"configure {self.name}", self._configure_again())
 
     def link_frame(self, _link: Link, message: Any) -> None:
@@ -146,6 +149,25 @@ class VirtioBus:
             await call("set_vq_ready", queue.index, True)
         await call("set_status", int(status | Status.DRIVER_OK))
         self._configured = True
+
+    def _renew(self) -> None:
+        """The device has forgotten everything."""
+        self.restarts += 1
+        self._configured = False
+        self._on_restart()
+        self._spawn(f"configure {self.name}", self._configure_again())
+
+    async def _same_device(self) -> None:
+        try:
+            status = await self.calls.call("get_status", kind=int)
+        except RemoteError as error:
+            self._log.error("device does not say its status", device=self.name, error=str(error))
+            return
+        except LinkDownError:
+            return  # the next link_up looks
+        if not status & Status.DRIVER_OK:
+            self._log.warning("device was another process's meanwhile", device=self.name)
+            self._on_replaced()
 
     async def _configure_again(self) -> None:
         try:

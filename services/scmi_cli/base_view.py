@@ -25,14 +25,18 @@ async def platform(agent: ScmiAgent, poll: bool) -> Record:
         "vendor": plain(await agent.base.vendor(poll=poll)),
         "sub_vendor": plain(await agent.base.sub_vendor(poll=poll)),
         "implementation_version": Cell(version, f"{version:#010x}"),
-        "agents": Cell(agents, ", ".join(f"{number} {who}" for number, who in agents.items())),
+        "agents": Cell(
+            [{"id": number, "name": who} for number, who in agents.items()],
+            ", ".join(f"{number} {who}" for number, who in agents.items()),
+        ),
         "this_agent": Cell({"id": own, "name": name}, f"{own} {name}"),
     }
 
 
 async def _summary(agent: ScmiAgent, poll: bool) -> Record:
     found = await agent.base.attributes(poll=poll)
-    return {"domains": plain(0), "attributes": plain(f"{found.protocols} protocols, {found.agents} agents")}
+    value = {"protocols": found.protocols, "agents": found.agents}
+    return {"domains": plain(0), "attributes": Cell(value, f"{found.protocols} protocols, {found.agents} agents")}
 
 
 async def _domains(_agent: ScmiAgent, _poll: bool) -> list[Domain]:

@@ -13,7 +13,8 @@ _ROUNDING = {"down": 0, "up": clock.RATE_ROUND_UP, "auto": clock.RATE_ROUND_AUTO
 
 async def _summary(agent: ScmiAgent, poll: bool) -> Record:
     found = await agent.clock.attributes(poll=poll)
-    return {"domains": plain(found.clocks), "attributes": plain(f"{found.max_async} asynchronous rate changes")}
+    later = Cell({"max_async": found.max_async}, f"{found.max_async} asynchronous rate changes")
+    return {"domains": plain(found.clocks), "attributes": later}
 
 
 async def _domains(agent: ScmiAgent, poll: bool) -> list[Domain]:
@@ -79,6 +80,8 @@ async def _set_rate(agent: ScmiAgent, domain: Domain, words: list[str], poll: bo
         if word not in _ROUNDING and word != "async":
             raise ConfigError("set clock rate", "", f"{word!r}: down, up, auto or async is wanted")
         flags |= _ROUNDING.get(word, 0)
+    if len(set(options) & _ROUNDING.keys()) > 1:
+        raise ConfigError("set clock rate", "", f"{' '.join(options)!r}: one of down, up and auto is wanted")
     wanted = parse_hertz(rate)
     if "async" in options:
         await agent.clock.rate_set_async(domain.id, wanted, flags=flags)

@@ -32,7 +32,7 @@ from services.scmi_cli.options import (
     run_async,
     usage,
 )
-from services.scmi_cli.output import print_json, print_record, print_table, values
+from services.scmi_cli.output import print_json, print_line, print_record, print_table, values
 from services.scmi_cli.view import Cell, Record, View, find, plain, protocol_name, told
 from services.scmi_cli.views import VIEWS, view_of
 
@@ -145,7 +145,7 @@ def get(
         if as_json:
             print_json({"id": found.id, "name": found.name, wanted.name: cell.value})
         else:
-            typer.echo(cell.text)
+            print_line(cell.text)
 
     run(Options(connect, token, guest, board, poll, timeout, as_json), work)
 
@@ -175,7 +175,7 @@ def set_attribute(
         if as_json:
             print_json({"id": found.id, "name": found.name, wanted.name: cell.value})
         else:
-            typer.echo(f"{view.name} {found.id} {found.name}: {wanted.name} {cell.text}")
+            print_line(f"{view.name} {found.id} {found.name}: {wanted.name} {cell.text}")
 
     run(Options(connect, token, guest, board, poll, timeout, as_json), work)
 

@@ -13,10 +13,11 @@ from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
-from common.errors import ConfigError, RingmeshError, ScmiError
+from common.errors import ConfigError, LocalError, RingmeshError, ScmiError
 from common.runtime.logging import configure
 from common.scmi.status import status_name
 from services.guest_driver.scmi_session import ScmiSession
+from services.scmi_cli.output import printable
 from services.scmi_cli.private import private_session
 
 T = TypeVar("T")
@@ -80,14 +81,29 @@ def run(options: Options, work: Callable[[ScmiSession], Awaitable[None]]) -> Non
 
     async def main() -> None:
         async with session(options) as made:
-            await work(made)
+            await unless_over(made, work(made))
 
     run_async(main())
 
 
+async def unless_over(session: ScmiSession, work: Awaitable[None]) -> None:
+    """Await ``work``. Raises LocalError, with the reason, where the session is over before: nothing more would come."""
+    working = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait((working, session.over), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if not working.done():
+            working.cancel()
+            await asyncio.wait((working,))
+    failed = working.cancelled() or working.exception() is not None
+    if failed and session.over.done():
+        raise LocalError(session.over.result())
+    working.result()
+
+
 def run_async(main: Coroutine[Any, Any, None]) -> None:
     """Run a command; exit 1 for what the platform or the link says, 2 for usage."""
-    configure("scmi", level="error")
+    configure("scmi", format="console", level="error")
     try:
         asyncio.run(main)
     except ScmiError as error:
@@ -100,6 +116,8 @@ def run_async(main: Coroutine[Any, Any, None]) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())  # what is left in the buffer must not fail again at exit
         os.close(nowhere)
+    except OSError as error:  # a full disk behind standard output
+        raise fail(error, FAILURE) from None
 
 
 def usage(choose: Callable[[], T]) -> T:
@@ -112,7 +130,7 @@ def usage(choose: Callable[[], T]) -> T:
 
 def say(text: str) -> None:
     """Something that is not the answer."""
-    typer.echo(text, err=True)
+    typer.echo(printable(text, sys.stderr.encoding), err=True)
 
 
 def fail(error: object, code: int) -> typer.Exit:

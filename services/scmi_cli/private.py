@@ -12,7 +12,7 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -64,33 +64,47 @@ class PrivatePlatform:
         self._process = Process.start("scmi", env, self._log.append)
 
     async def listening(self) -> None:
-        """Wait for it. A session would, too, but would log that nobody is there yet."""
-        while True:
-            try:
-                _, writer = await asyncio.open_connection(LOOPBACK, self._links)
-            except OSError:
-                await asyncio.sleep(_STEP)
-            else:
-                writer.close()
-                await writer.wait_closed()
-                return
+        """Wait for it, START_TIMEOUT at most. A session would, too, but would log that nobody is there yet.
+
+        Raises LocalError, with what the platform said last, for one that does not come up.
+        """
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                while not await self._answers():  # noqa: ASYNC110  (a port tells nobody)
+                    await asyncio.sleep(_STEP)
+        except TimeoutError:
+            said = "; ".join(self._log) or "it said nothing"
+            raise LocalError(f"the platform does not listen after {START_TIMEOUT:g} s: {said}") from None
+
+    async def _answers(self) -> bool:
+        try:
+            _, writer = await asyncio.open_connection(LOOPBACK, self._links)
+        except OSError:
+            return False
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+        return True
 
     async def unless_it_ends(self, work: Awaitable[None]) -> None:
         """Await ``work``. Raises LocalError, with what the platform said last, if its process ends before."""
-        assert self._process is not None
         working = asyncio.ensure_future(work)
-        ended = asyncio.ensure_future(self._process.wait())
+        ended = asyncio.ensure_future(self.ended())
         try:
             await asyncio.wait((working, ended), return_when=asyncio.FIRST_COMPLETED)
             if working.done():
                 return working.result()
-            raise LocalError(
-                f"the platform ended with code {ended.result()}: {'; '.join(self._log) or 'no reason given'}"
-            )
+            raise LocalError(ended.result())
         finally:
             for task in (working, ended):
                 task.cancel()
             await asyncio.wait((working, ended))
+
+    async def ended(self) -> str:
+        """Wait until its process has ended, by itself or not: what there is to say of it."""
+        assert self._process is not None
+        code = await self._process.wait()
+        return f"the platform ended with code {code}: {'; '.join(self._log) or 'no reason given'}"
 
     async def stop(self) -> None:
         """End the process, give the ports back."""
@@ -110,9 +124,12 @@ async def private_session(
         await platform.unless_it_ends(platform.listening())
         session = ScmiSession(platform.address, guest=guest, token=platform.token, timeout=timeout)
         await platform.unless_it_ends(session.start(START_TIMEOUT))
+        watcher = asyncio.ensure_future(platform.ended())
+        watcher.add_done_callback(lambda done: None if done.cancelled() else session.end(done.result()))
         try:
             yield session
         finally:
+            watcher.cancel()
             await session.close()
     finally:
         await platform.stop()

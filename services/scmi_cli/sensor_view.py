@@ -7,7 +7,7 @@ from common.scmi import sensor
 from common.scmi.sensor import Descriptor, Reading
 from services.guest_driver.scmi_agent import ScmiAgent
 from services.scmi_cli.quantity import parse_reading, parse_seconds, reading, seconds, type_name, unit
-from services.scmi_cli.view import NOTHING, Attribute, Cell, Domain, Event, Record, View, parse_flag, plain, told
+from services.scmi_cli.view import NOTHING, Attribute, Cell, Domain, Event, Record, View, flag, parse_flag, plain, told
 
 _DIRECTIONS = {"above": sensor.TRIP_POSITIVE, "below": sensor.TRIP_NEGATIVE, "both": sensor.TRIP_BOTH}
 _TRIP_USAGE = "N above|below|both VALUE, or N off"
@@ -15,7 +15,8 @@ _TRIP_USAGE = "N above|below|both VALUE, or N off"
 
 async def _summary(agent: ScmiAgent, poll: bool) -> Record:
     found = await agent.sensor.attributes(poll=poll)
-    return {"domains": plain(found.sensors), "attributes": plain(f"{found.max_async} asynchronous readings")}
+    later = Cell({"max_async": found.max_async}, f"{found.max_async} asynchronous readings")
+    return {"domains": plain(found.sensors), "attributes": later}
 
 
 async def _domains(agent: ScmiAgent, poll: bool) -> list[Domain]:
@@ -118,16 +119,17 @@ async def _change(agent: ScmiAgent, domain: Domain, bit: int, on: bool, poll: bo
 
 
 async def _set_enabled(agent: ScmiAgent, domain: Domain, words: list[str], poll: bool) -> Cell:
-    return await _change(agent, domain, sensor.CONFIG_ENABLE, parse_flag(words), poll)
+    return flag((await _change(agent, domain, sensor.CONFIG_ENABLE, parse_flag(words), poll)).value["enabled"])
 
 
 async def _set_timestamps(agent: ScmiAgent, domain: Domain, words: list[str], poll: bool) -> Cell:
-    return await _change(agent, domain, sensor.CONFIG_TIMESTAMP, parse_flag(words), poll)
+    return flag((await _change(agent, domain, sensor.CONFIG_TIMESTAMP, parse_flag(words), poll)).value["timestamps"])
 
 
 async def _set_interval(agent: ScmiAgent, domain: Domain, words: list[str], poll: bool) -> Cell:
     every = sensor.interval(*parse_seconds("".join(words)))
-    return await _change(agent, domain, every << sensor.CONFIG_INTERVAL_SHIFT, True, poll)
+    now = (await _change(agent, domain, every << sensor.CONFIG_INTERVAL_SHIFT, True, poll)).value["interval"]
+    return Cell(now, seconds((now["mantissa"], now["exponent"])))
 
 
 async def _set_trip(agent: ScmiAgent, domain: Domain, words: list[str], poll: bool) -> Cell:

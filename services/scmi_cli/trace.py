@@ -11,7 +11,7 @@ import aiohttp
 
 from common.errors import LinkDownError, RemoteError
 from services.scmi_cli.options import say
-from services.scmi_cli.output import print_json
+from services.scmi_cli.output import print_json, print_line
 
 #: Seconds for an answer, and between two questions while following.
 ANSWER: Final = aiohttp.ClientTimeout(total=10)
@@ -89,7 +89,7 @@ def _print_lines(answer: dict[str, Any], as_json: bool) -> None:
         if as_json:
             print_json({"line": line})
         else:
-            sys.stdout.write(line + "\n")
+            print_line(str(line))
     sys.stdout.flush()
 
 
@@ -98,4 +98,4 @@ def _print_state(state: dict[str, Any], as_json: bool) -> None:
         print_json(state)
         return
     for name, events in state["guests"].items():
-        sys.stdout.write(f"{name}: {', '.join(events) or 'off'}\n")
+        print_line(f"{name}: {', '.join(events) or 'off'}")

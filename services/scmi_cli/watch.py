@@ -15,11 +15,15 @@ from services.guest_driver.notify_events import Handler, Notification
 from services.guest_driver.scmi_agent import ScmiAgent
 from services.guest_driver.scmi_session import ScmiSession
 from services.scmi_cli.options import say
-from services.scmi_cli.output import print_json, values
+from services.scmi_cli.output import print_json, print_line, values
 from services.scmi_cli.view import Domain, Event, View, find
 
 #: Notifications that wait to be printed; the oldest give way, and how many did is said.
 WAITING: Final = 10_000
+#: Seconds to disable all of it at the end.
+DISABLING: Final = 10.0
+#: Seconds between two looks whether the platform is there.
+LOOK: Final = 0.2
 
 
 class Source(NamedTuple):
@@ -54,6 +58,7 @@ async def watch(
     waiting: asyncio.Queue[tuple[Source, Notification, datetime]] = asyncio.Queue(WAITING)
     lost = 0
     enabled = []
+    looking: asyncio.Future[None] | None = None
 
     def handler_of(source: Source) -> Handler:
         def handler(notification: Notification) -> None:
@@ -79,6 +84,7 @@ async def watch(
         if refused is not None and not enabled:
             raise refused
         say(f"watching {len(enabled)} notification{'s' * (len(enabled) != 1)}; Ctrl-C ends it")
+        looking = asyncio.ensure_future(_look(session))
         printed = 0
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -86,11 +92,27 @@ async def watch(
                     _print(*await waiting.get(), as_json)
                     printed += 1
     finally:
+        if looking is not None:
+            looking.cancel()
         if lost:
             say(f"{lost} notifications came faster than they could be printed, and are lost")
-        with suppress(RingmeshError):  # a platform that is gone sends nothing either
-            for source, handler in enabled:
-                await notifications.unregister(source.view.protocol, source.event.number, handler, source.domain.id)
+        # a platform that is gone sends nothing either, and each question to it would wait for its time-out
+        with suppress(RingmeshError, TimeoutError):
+            async with asyncio.timeout(DISABLING):
+                for source, handler in enabled:
+                    if not session.connected:
+                        break
+                    await notifications.unregister(source.view.protocol, source.event.number, handler, source.domain.id)
+
+
+async def _look(session: ScmiSession) -> None:
+    """Say when the platform goes away, and when it is back: nothing comes in between."""
+    there = True
+    while True:
+        await asyncio.sleep(LOOK)
+        if session.connected != there:
+            there = not there
+            say("the platform is back" if there else "the platform is away; waiting for it to come back")
 
 
 def _name(source: Source) -> str:
@@ -110,5 +132,5 @@ def _print(source: Source, notification: Notification, when: datetime, as_json: 
         print_json(head | values(record))
         return
     local = when.astimezone().strftime("%H:%M:%S.%f")[:-3]
-    sys.stdout.write(f"{local}  {_name(source)}  {'  '.join(cell.text for cell in record.values())}\n")
+    print_line(f"{local}  {_name(source)}  {'  '.join(cell.text for cell in record.values())}")
     sys.stdout.flush()

@@ -17,8 +17,13 @@ from common.errors import (
     ScmiError,
     XferTimeoutError,
 )
+from common.memory import GuestMemory
 from common.scmi import clock, header
 from common.scmi.status import ProtocolId, Status
+from common.virtio.split_driver import SplitDriver
+from common.virtio.split_layout import SplitLayout
+from services.guest_driver.layout import Layout
+from services.guest_driver.scmi_virtio import TxChannel
 from tests.services.guest_driver.scmi_loop import CMDQ, EVENTQ, Loop, reply, turns
 
 CLOCK, SENSOR = ProtocolId.CLOCK.value, ProtocolId.SENSOR.value
@@ -144,9 +149,30 @@ async def test_busy_when_all_messages_are_in_flight(loop: Loop) -> None:
     loop.accounted()
 
 
+async def test_the_smallest_ring_takes_one_command_at_a_time() -> None:
+    loop = Loop(size=2)
+    assert loop.tx.max_msg == 1
+    await loop.start()
+    both = asyncio.gather(rate_get(loop, poll=True), rate_get(loop), return_exceptions=True)
+    polled, busy = await loop.run(both)
+    assert polled == (300).to_bytes(8, "little")
+    assert isinstance(busy, ChannelBusyError)
+    for poll in (False, True, False):
+        assert await loop.run(rate_get(loop, poll=poll)) == (300).to_bytes(8, "little")
+    with pytest.raises(XferTimeoutError):
+        await rate_get(loop, poll=True, timeout=0.01)
+    with pytest.raises(ChannelBusyError):
+        await rate_get(loop)  # the platform still owns the one message
+    loop.settle()
+    assert await loop.run(rate_get(loop, poll=True)) == (300).to_bytes(8, "little")
+    loop.accounted()
+    async with asyncio.timeout(20):
+        await loop.close()
+
+
 async def test_a_message_that_is_too_long_is_our_own_mistake(loop: Loop) -> None:
-    for payload, expect in ((bytes(133), 0), (b"", 129)):
-        with pytest.raises(LocalError, match="136 at most"):
+    for payload, expect in ((bytes(129), 0), (b"", 129)):
+        with pytest.raises(LocalError, match="128 at most"):
             await loop.agent.do_xfer(CLOCK, GET, payload, expect=expect)
     with pytest.raises(LocalError, match="no SCMI command"):
         await loop.agent.do_xfer(CLOCK, 256)
@@ -356,6 +382,30 @@ async def test_a_broken_ring_ends_the_wait(loop: Loop) -> None:
     assert loop.agent.xfers_inflight == 0
 
 
+@pytest.mark.parametrize("delayed", [False, True])
+async def test_a_polled_command_that_was_complete_before_the_ring_broke(loop: Loop, delayed: bool) -> None:
+    """The interrupt, or the delayed response, had ended the wait; the loop has not run since."""
+    loop.device.holding = True
+    task = spawn(reading_later_polled(loop) if delayed else rate_get(loop, poll=True))
+    await turns()
+    loop.settle()
+    word = int.from_bytes(loop.device.held[0][1][:4], "little")
+    if delayed:
+        loop.agent.responses.delayed_response(
+            header.as_delayed(word), header.HEADER.pack(header.as_delayed(word)) + bytes(4) + b"late"
+        )
+    else:
+        loop.device.let_go()
+        loop.device.batch_end()
+        loop.settle()
+    loop.memory.view(loop.layouts[CMDQ].device, 2, "H")[1] = 999
+    with pytest.raises(RingError):
+        loop.tx.complete_cb()
+    loop.world.stir()
+    assert await task == (b"late" if delayed else (300).to_bytes(8, "little"))
+    assert loop.agent.xfers_inflight == 0
+
+
 async def test_a_broken_ring_that_the_worker_finds_ends_every_wait(loop: Loop) -> None:
     loop.device.holding = True
     tasks = [spawn(rate_get(loop)), spawn(rate_get(loop, poll=True)), spawn(reading_later(loop))]
@@ -390,11 +440,40 @@ async def test_a_broken_eventq_ends_the_waits_for_delayed_responses(loop: Loop) 
     assert await loop.run(rate_get(loop)) == (300).to_bytes(8, "little"), "commands still go"
 
 
+@pytest.mark.parametrize("sent", [True, False])
+async def test_no_delayed_response_is_waited_for_once_the_eventq_is_broken(loop: Loop, sent: bool) -> None:
+    """Not by a command whose response is still under way, and not by one that is sent later."""
+    loop.device.holding = True
+    if sent:
+        task = spawn(reading_later(loop))
+        await turns()
+        loop.settle()
+    loop.memory.view(loop.layouts[EVENTQ].device, 2, "H")[1] = 999
+    with pytest.raises(RingError):
+        loop.rx.complete_cb()
+    if not sent:
+        task = spawn(reading_later(loop))
+        await turns()
+        loop.settle()
+    loop.device.let_go()
+    loop.device.batch_end()
+    with pytest.raises(RingError, match=r"used\.idx"):
+        await loop.run(task)
+    assert (loop.agent.stats.response_ok, loop.agent.stats.xfers_response_timeout) == (1, 0)
+    assert loop.agent.xfers_inflight == 0
+
+
 # --- delayed responses ------------------------------------------------------------------------------------------------
 
 
 def reading_later(loop: Loop, **kwargs: Any) -> Coroutine[Any, Any, Any]:
     return loop.agent.sensor.reading_get_async(0, **kwargs)
+
+
+def reading_later_polled(loop: Loop) -> Coroutine[Any, Any, bytes]:
+    """Polls for the response, and sleeps for the delayed one."""
+    payload = (0).to_bytes(4, "little") + (1).to_bytes(4, "little")
+    return loop.agent.do_xfer_with_response(SENSOR, 6, payload, poll=True)
 
 
 async def test_delayed_response(loop: Loop) -> None:
@@ -509,6 +588,24 @@ async def test_no_delayed_response_in_time(loop: Loop) -> None:
     assert not loop.agent.in_flight
 
 
+@pytest.mark.parametrize("waits", [True, False])
+async def test_who_is_cancelled_leaves_the_token_to_the_delayed_response(loop: Loop, waits: bool) -> None:
+    """While it waits for the delayed response, or when the response has come and it has not run since."""
+    task = spawn(reading_later(loop))
+    await turns()
+    loop.settle()
+    if waits:
+        await turns()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert loop.agent.xfers_inflight == 0
+    assert len(loop.agent.in_flight) == 1
+    await loop.ticks(1.0)
+    assert not loop.agent.in_flight
+    assert (loop.agent.stats.delayed_response_ok, loop.agent.stats.err_msg_late) == (0, 1)
+
+
 async def test_a_refused_asynchronous_command_waits_for_nothing(loop: Loop) -> None:
     with pytest.raises(ScmiError) as raised:
         await loop.run(loop.agent.sensor.reading_get_async(2))
@@ -559,6 +656,24 @@ async def test_what_comes_after_detach_is_unexpected(loop: Loop) -> None:
     with pytest.raises(LinkDownError):
         await task
     assert loop.agent.stats.err_msg_unexpected == 1
+
+
+async def test_another_channel_ends_the_wait_for_a_delayed_response(loop: Loop) -> None:
+    task = spawn(reading_later(loop))
+    await turns()
+    loop.settle()
+    await turns()
+    memory = GuestMemory(1 << 20)
+    at = SplitLayout.packed_at(0, 16)
+    ring = loop.world.new(SplitDriver, loop.world, memory, at)
+    other = loop.world.new(
+        TxChannel, loop.world, memory, ring, Layout(1 << 16, 1 << 16), lambda: None, loop.agent.rx_callback,
+        loop.workqueue,
+    )  # fmt: skip
+    loop.agent.attach(other)
+    with pytest.raises(LinkDownError, match="SENSOR_READING_GET"):
+        await task
+    assert loop.agent.stats.xfers_response_timeout == 0
 
 
 # --- the device restarts ----------------------------------------------------------------------------------------------
@@ -620,6 +735,29 @@ async def test_a_polled_response_that_another_loop_dequeued_before_the_platform_
     assert await other == (300).to_bytes(8, "little")
     assert len(loop.tx.free_list) == loop.tx.max_msg
     assert not loop.agent.in_flight
+    stats = loop.agent.stats
+    assert (stats.response_polled_ok, stats.err_msg_invalid) == (2, 0), "counted once"
+
+
+@pytest.mark.parametrize("poll", [False, True])
+async def test_an_asynchronous_command_that_only_the_new_platform_has_seen(loop: Loop, poll: bool) -> None:
+    """Sent while the platform was away: it is no command of the old one, and its delayed response will come."""
+    loop.lose_link()
+    payload = (0).to_bytes(4, "little") + (1).to_bytes(4, "little")
+    task = spawn(loop.agent.do_xfer_with_response(SENSOR, 6, payload, poll=poll))
+    await turns()
+    loop.restart_device()
+    loop.agent.platform_reset()
+    loop.settle()
+    await turns()
+    loop.world.stir()
+    await turns()
+    await loop.ticks(1.0)
+    async with asyncio.timeout(3):
+        assert len(await task) == 20
+    assert not loop.agent.in_flight
+    stats = loop.agent.stats
+    assert (stats.delayed_response_ok, stats.delayed_response_reset, stats.err_msg_invalid) == (1, 0, 0)
 
 
 async def test_a_lost_connection_repeats_answers(loop: Loop) -> None:

@@ -140,6 +140,24 @@ async def test_without_event_idx() -> None:
     await rig.close()
 
 
+async def test_without_an_eventq() -> None:
+    """A device without P2A_CHANNELS has one queue: commands go, what would come by the other is not supported."""
+    rig = Rig(mask(Feature.VERSION_1))
+    rig.bring_up()
+    driver = rig.driver
+    assert [plan.index for plan in rig.plans] == [CMDQ]
+    assert list(driver.rings) == ["cmdq"]
+    assert await rig.run(driver.agent.base.vendor()) == "acme"
+    for asked in (driver.agent.clock.on_rate_changed(print, 0), driver.agent.sensor.reading_get_async(0)):
+        with pytest.raises(ScmiError) as error:
+            await rig.run(asked)
+        assert error.value.status == Status.NOT_SUPPORTED
+    driver.eventq_irq()
+    driver.restarted()
+    assert await rig.run(driver.agent.clock.rate_get(0, poll=True)) == 300
+    await asyncio.wait_for(rig.close(), 20)
+
+
 async def test_before_the_queues_are_there() -> None:
     rig = Rig()
     with pytest.raises(LinkDownError):

@@ -12,10 +12,12 @@ from common.errors import BackpressureError, LinkDownError, LocalError, ScmiErro
 from common.scmi import header
 from common.scmi.status import ProtocolId
 from services.guest_driver import notify_handlers
-from services.guest_driver.notify_events import MAX_PAYLOAD, Notification, ProtocolEvents
+from services.guest_driver.notify_events import MAX_PAYLOAD, Event, Notification, ProtocolEvents
 from services.guest_driver.scmi_notify import NO_EVENT, NO_ROOM, QUEUED, TOO_LONG
 from tests.services.guest_driver.notify_bench import OTHER, SOME, VENDOR, Bench, Ears, payload
 from tests.services.guest_driver.scmi_loop import Loop, turns
+
+CLOCK = ProtocolId.CLOCK.value
 
 
 @pytest.fixture
@@ -83,6 +85,28 @@ async def test_a_record_that_names_no_event_is_skipped(bench: Bench, ears: Ears)
     bench.work()
     assert ears.take() == [("a", 1)]
     assert bench.notifications.stats.no_report == 1
+
+
+async def test_a_parser_that_raises_does_not_end_the_worker(bench: Bench, ears: Ears) -> None:
+    def parse(_payload: bytes) -> int:
+        raise IndexError("a vendor's")
+
+    async def enable(_source: int, _on: bool) -> None:
+        pass
+
+    notifications = bench.notifications
+    notifications.register_protocol_events(
+        ProtocolEvents(0x81, (Event(SOME, 16, parse, lambda report: report, enable),), 1)
+    )
+    await notifications.register(VENDOR, SOME, ears.named("a"))
+    notifications.start("vm0")
+    assert bench.come(SOME, payload(1), protocol=0x81) == QUEUED
+    await turns()
+    assert bench.come(SOME, payload(2)) == QUEUED
+    async with asyncio.timeout(20):
+        await notifications.close()
+    assert ears.take() == [("a", 2)]
+    assert notifications.stats.no_report == 1
 
 
 async def test_handlers_that_raise_are_counted(bench: Bench, ears: Ears) -> None:
@@ -175,6 +199,15 @@ async def test_a_cancelled_registration_leaves_nothing(bench: Bench, ears: Ears)
 async def test_identifiers_that_cannot_be(bench: Bench, protocol: int, event: int, source: int | None) -> None:
     with pytest.raises(LocalError):
         await bench.notifications.register(protocol, event, lambda _n: None, source)
+
+
+async def test_a_handler_that_would_never_run_is_refused(bench: Bench) -> None:
+    async def handler(_notification: Notification) -> None:
+        raise AssertionError("nobody awaits it")
+
+    with pytest.raises(LocalError, match="plain function"):
+        await bench.notifications.register(VENDOR, SOME, handler)  # type: ignore[arg-type]
+    assert bench.notifications.handlers.wanted() == []
 
 
 async def test_handlers_are_bounded(bench: Bench) -> None:
@@ -337,3 +370,45 @@ async def test_a_link_that_is_down_registers_nothing(loop: Loop) -> None:
     with pytest.raises(LinkDownError):
         await loop.agent.sensor.on_trip_point(lambda _n: None)
     assert loop.agent.notifications.handlers.wanted() == []
+
+
+async def test_a_handler_that_takes_itself_back(loop: Loop) -> None:
+    heard: list[Any] = []
+    notifications = loop.agent.notifications
+
+    def once(notification: Notification) -> None:
+        heard.append(asyncio.ensure_future(notifications.unregister(CLOCK, 0, once, 0)))
+
+    await loop.run(notifications.register(CLOCK, 0, once, 0))
+    for rate in (400, 300, 400):
+        await loop.run(loop.agent.clock.rate_set(0, rate))
+        await loop.run(asyncio.gather(*heard))
+    assert [task.result() for task in heard] == [True]
+    assert notifications.stats.unhandled == 0
+
+
+async def test_closing_ends_a_registration_that_waits_for_the_platform(loop: Loop) -> None:
+    notifications = loop.agent.notifications
+    waiting = [asyncio.ensure_future(notifications.register(CLOCK, event, print)) for event in (0, 1)]
+    await turns()
+    async with asyncio.timeout(20):
+        await loop.close()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(result) for result in results] == [LinkDownError] * 2
+    assert notifications.handlers.wanted() == []
+
+
+async def test_a_platform_that_restarts_is_not_told_of_what_is_being_taken_back(loop: Loop) -> None:
+    notifications = loop.agent.notifications
+    heard: list[Any] = []
+    await loop.run(notifications.register(CLOCK, 0, heard.append))
+    gone = asyncio.ensure_future(notifications.unregister(CLOCK, 0, heard.append))
+    await turns()
+    loop.device_turn()  # the old platform takes the command; its answer is lost with it
+    loop.restart_device()
+    loop.agent.platform_reset()
+    restored = asyncio.ensure_future(notifications.restore())
+    assert (await loop.run(asyncio.gather(gone, restored)))[0]
+    await loop.run(loop.agent.clock.rate_set(0, 400))
+    await loop.run(loop.agent.base.vendor())
+    assert loop.agent.stats.notification_ok == 0

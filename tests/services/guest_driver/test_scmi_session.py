@@ -163,17 +163,28 @@ async def test_a_name_is_one_sessions(firmware: Firmware) -> None:
         assert await within(agent.base.vendor()) == "acme"
 
 
-async def test_another_machine_that_takes_the_name_ends_the_session(firmware: Firmware) -> None:
-    """The newer takes the older's device; the older's return takes it back: neither may go on as if nothing was."""
+async def test_another_machine_cannot_take_the_name_of_a_session(firmware: Firmware) -> None:
     first = ScmiSession(firmware.address, guest="same", token=TOKEN, timeout=30.0)
     first._name.release()  # where this is a machine of its own nobody sees that the name is held
     second = ScmiSession(firmware.address, guest="same", token=TOKEN, timeout=30.0)
     await within(first.start())
-    await within(second.start())
-    with pytest.raises(LinkDownError):
-        await within(_forever(first))
+    with pytest.raises(HandshakeError, match="another process"):
+        await within(second.start())
+    await within(first.agent.base.vendor())
     await first.close()
-    await second.close()
+
+
+async def test_a_session_that_was_replaced_while_it_was_away_ends(firmware: Firmware) -> None:
+    """Another one was this guest meanwhile, and may have changed what the script relies on."""
+    session = ScmiSession(firmware.address, guest="same", token=TOKEN)
+    await within(session.start())
+    assert firmware.service.attachments["same"].link is not None
+    firmware.service.attachments["same"].epoch = 1
+    firmware.service.attachments["same"].link.close("cut")
+    with pytest.raises(LinkDownError):
+        await within(_forever(session))
+    assert "was guest 'same'" in await within(session.over)
+    await session.close()
 
 
 async def test_what_a_session_sets_outlives_it(firmware: Firmware) -> None:
@@ -209,3 +220,17 @@ def test_a_script_that_sets_up_no_log_keeps_its_standard_output(tmp_path: Path) 
     assert done.returncode == 1
     assert not done.stdout
     assert "LinkDownError" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("guest", "token", "why"),
+    [
+        ("\x1b[31mred", "", r"guest: '\\x1b\[31mred' is not a name"),
+        ("a" * 33, "", "is not a name of at most 32"),
+        ("\udcff", "", "is not a name"),
+        ("", "\udcff", "token: it is not UTF-8"),
+    ],
+)
+async def test_what_no_platform_would_take(guest: str, token: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        ScmiSession("127.0.0.1:1", guest=guest, token=token)

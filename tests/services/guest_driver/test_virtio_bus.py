@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -187,6 +188,29 @@ async def test_a_second_probe_begins_with_a_reset_on_both_sides(bench: Bench) ->
     assert not set(before) & set(bench.device_port.queues), "what the old objects had in flight is nobody's"
     assert bench.nic.device.stats.resets == 2
     await until(bench.alive)
+
+
+async def test_a_device_that_was_another_process_meanwhile_is_configured_again(bench: Bench) -> None:
+    """The service is the same, so its epoch is; only the device can say."""
+    await within(bench.bus.probe(bench.plan()))
+    await bench.renew(1)
+    await until(lambda: bench.nic.ops[-len(CONFIGURE) :] == CONFIGURE and bench.alive())
+    assert (bench.restarted, bench.bus.restarts) == (1, 1)
+
+
+async def test_the_owner_may_want_no_device_that_was_another_process_meanwhile(bench: Bench) -> None:
+    replaced = asyncio.Event()
+    bench.bus = VirtioBus(
+        "nic", bench.device_port, spawn=bench.world.spawn, log=bench.log, on_restart=bench.restart,
+        on_replaced=replaced.set,
+    )  # fmt: skip
+    assert bench.to is not None
+    bench.bus.link_up(bench.to)
+    await within(bench.bus.probe(bench.plan()))
+    await bench.renew(1)
+    await within(replaced.wait())
+    assert bench.restarted == 0
+    assert "set_status" not in bench.nic.ops
 
 
 async def test_another_device(bench: Bench) -> None:

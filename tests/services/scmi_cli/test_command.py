@@ -47,7 +47,7 @@ def test_protocols_as_json(ask: Any) -> None:
     said = ask("protocols", "--json", "--poll")
     assert said["platform"]["vendor"] == "acme"
     assert said["platform"]["implementation_version"] == 0x01020304
-    assert said["platform"]["agents"]["2"] == "BOSS"
+    assert said["platform"]["agents"][2] == {"id": 2, "name": "BOSS"}
     assert [(one["id"], one["name"]) for one in said["protocols"]] == [(16, "base"), (20, "clock"), (21, "sensor")]
 
 
@@ -126,17 +126,20 @@ def test_readings(ask: Any) -> None:
 
 def test_a_sensors_config(ask: Any) -> None:
     before = ask("get", "sensor", "0", "config", "--json")["config"]
-    assert ask("set", "sensor", "0", "enabled", "off", "--json")["enabled"]["enabled"] is False
-    on = ask("set", "sensor", "0", "enabled", "on", "--json")["enabled"]
+    assert ask("set", "sensor", "0", "enabled", "off", "--json")["enabled"] is False
+    assert ask("set", "sensor", "0", "enabled", "on", "--json")["enabled"] is True
+    on = ask("get", "sensor", "0", "config", "--json")["config"]
     assert on["enabled"] is True
     assert on["interval"] == before["interval"], "the interval is left alone"
     assert on["timestamps"] == before["timestamps"]
     stamps = ask("set", "sensor", "0", "timestamps", "on")
-    assert stamps.endswith("with timestamps")
+    assert stamps.endswith(": timestamps on")
     offered = ask("get", "sensor", "0", "intervals", "--json")["intervals"]
     last = offered[-1]
     text = f"{last['mantissa'] * 10.0 ** last['exponent']:f}".rstrip("0").rstrip(".")
-    assert ask("set", "sensor", "0", "interval", text, "--json")["interval"]["enabled"] is True
+    assert ask("set", "sensor", "0", "interval", text, "--json")["interval"] == last
+    assert ask("set", "sensor", "0", "interval", text).endswith(f": interval {text} s")
+    assert ask("get", "sensor", "0", "config", "--json")["config"]["enabled"] is True
 
 
 def test_trip_points(ask: Any) -> None:
@@ -179,6 +182,8 @@ def test_a_status_is_named_and_exits_with_1(platform: str, args: list[str], said
         (["set", "clock", "0", "rate", "fast"], "'fast' is not a frequency"),
         (["set", "clock", "0", "rate", "1", "sideways"], "'sideways': down, up, auto or async"),
         (["set", "clock", "0", "enabled", "perhaps"], "'perhaps': on or off"),
+        (["set", "clock", "0", "rate", "1000", "up", "down"], "'up down': one of down, up and auto"),
+        (["get", "clock", "0", "--guest", "a b"], "guest: 'a b' is not a name"),
         (["set", "clock", "0", "rate", "1", "--jsn"], "no option --jsn"),
         (["set", "sensor", "0", "trip", "0"], "N above|below|both VALUE"),
         (["set", "sensor", "0", "trip", "x", "above", "1"], "N above|below|both VALUE"),
@@ -257,3 +262,10 @@ def test_options_come_from_the_environment_and_a_reader_may_leave(platform: str)
         assert process.wait(GUARD) == 0
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
+
+
+def test_a_full_disk(platform: str) -> None:
+    command = [sys.executable, "-m", "services.cli", "scmi", "describe", "--connect", platform, "--token", TOKEN]
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(command, cwd=ROOT, env=clean_env(), stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "ringmesh scmi: [Errno 28] No space left on device\n")

@@ -78,3 +78,17 @@ async def test_a_platform_that_is_killed_ends_commands() -> None:
         with pytest.raises(Exception, match="no response") as error:
             await session.agent.base.vendor()
         assert not isinstance(error.value, LinkDownError)
+
+
+async def test_a_platform_that_hangs_before_it_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.scmi_cli.private.START_TIMEOUT", 0.2)
+    monkeypatch.setattr("services.scmi_cli.private.STOP_TIMEOUT", 0.2)
+    platform = PrivatePlatform(SMALL)
+    platform.start()
+    (child,) = children()
+    os.kill(child.pid, signal.SIGSTOP)
+    async with asyncio.timeout(60):
+        with pytest.raises(LocalError, match=r"the platform does not listen after 0\.2 s: it said nothing"):
+            await platform.unless_it_ends(platform.listening())
+        await platform.stop()
+    assert not children()

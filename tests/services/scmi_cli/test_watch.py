@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import psutil
 import pytest
 
 from common.errors import ConfigError, ScmiError
@@ -86,8 +87,10 @@ async def test_it_goes_on_after_a_restart(
     watching = asyncio.ensure_future(watch(session, wanted, None, 1, True))
     await until(lambda: subscribed(firmware) == 1)
     assert await firmware.stop() == 0
+    await until(lambda: "the platform is away; waiting for it" in capsys.readouterr().err)
     await firmware.start()
     await until(lambda: subscribed(firmware) == 1)
+    await until(lambda: "the platform is back" in capsys.readouterr().err)
     await within(session.agent.clock.rate_set(0, 400))
     await within(watching)
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -147,3 +150,34 @@ def test_ctrl_c_ends_it(platform: str) -> None:
         assert time.monotonic() - began < GUARD / 2
         assert process.stderr is not None
         assert process.stderr.read() == "watching 2 notifications; Ctrl-C ends it\n"
+
+
+def test_a_private_platform_that_dies_ends_it() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "services.cli", "scmi", "watch"],
+        cwd=ROOT, env=clean_env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert "update" in process.stdout.readline()
+        (child,) = psutil.Process(process.pid).children()
+        child.kill()
+        _, said = process.communicate(timeout=GUARD)
+        assert process.returncode == 1
+        assert said.splitlines()[-1] == "ringmesh scmi: the platform ended with code -9: no reason given"
+
+
+def test_another_session_of_the_same_name_is_refused(platform: str) -> None:
+    # the name is held against sessions at the same address, so this one says it otherwise
+    port = platform.rpartition(":")[2]
+    command = [sys.executable, "-m", "services.cli", "scmi", "watch", "--guest", "twin", "--token", TOKEN, "--connect"]
+    with subprocess.Popen(
+        [*command, platform], cwd=ROOT, env=clean_env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert "update" in process.stdout.readline()
+        twin = scmi("get", "clock", "0", "rate", "--guest", "twin", address=f"localhost:{port}")
+        assert twin.code == 1
+        assert "another process" in twin.err
+        assert "update" in process.stdout.readline(), "the first goes on"
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=GUARD)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import CallError, ConfigError
+from common.errors import CallError, ConfigError, RemoteError
 from common.runtime.config import PeerConfig
 from common.runtime.link import Link
 from common.wire.messages import VERSION, Hello
@@ -82,8 +82,12 @@ def test_a_vmm_in_its_own_process_takes_the_nic_that_stands() -> None:
     assert isinstance(vmm, VmmLink)
     assert vmm._device_of() is device is service.attachments["vm"].device
     assert service.accept(Hello(VERSION, "guest", "", 111, "vm")) is guest
+    with pytest.raises(RemoteError, match="is connected from another process"):
+        service.accept(Hello(VERSION, "guest", "", 112, "vm"))
+    service.attachments["vm"].link = None
     again = service.accept(Hello(VERSION, "guest", "", 112, "vm"))
     assert again is not guest
+    service.attachments["vm"].link_up(object.__new__(Link))
     assert vmm._device_of() is service.attachments["vm"].device is not device
 
 
@@ -96,6 +100,7 @@ async def test_a_vmm_connects_again_when_its_guest_started_anew() -> None:
     before = client.link
     assert before is not None
     to_guest = nic.attachments["guest0"].link
+    nic.attachments["guest0"].link = None
     nic.accept(Hello(VERSION, "guest", "", 1, "guest0"))
     nic.attachments["guest0"].link = to_guest  # it is there; otherwise its VMM would have to wait for it
     device = nic.attachments["guest0"].device
