@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from common.histogram import Histogram
 from common.scmi.sensor import Descriptor
+
+#: Smallest and largest reading (DEN0056E §4.7.2.8: 64 bits, signed).
+LEAST_READING: Final = -(1 << 63)
+MOST_READING: Final = (1 << 63) - 1
 
 
 @dataclass(slots=True)
@@ -40,13 +45,14 @@ class Chased:
     def ahead(self, reading: int, now: float) -> int:
         """Where the sensor will be halfway to the platform's next look, if it goes on as it did since the last move.
 
-        Half an interval, not one unit: by the time the platform sets the trip point, the value has moved on.
+        Half an interval, not one unit: by the time the platform sets the trip point, the value has moved on. At most
+        to where a reading, an i64, can be.
         """
         elapsed = now - self.at
         moved = (reading - self.reading) * self.period / 2 / elapsed if self.at and elapsed > 0 else 0.0
         self.reading, self.at = reading, now
         step = round(moved)
-        return reading + (step or 1)
+        return min(max(reading + (step or 1), LEAST_READING), MOST_READING)
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from common.errors import RingError
@@ -16,6 +17,8 @@ from common.virtio.split_driver import SplitDriver
 from common.workqueue import WorkQueue
 from common.world import Memory, World
 from services.guest_driver.layout import Layout
+from services.guest_driver.notify_events import ProtocolEvents
+from services.guest_driver.notify_queue import EVENT_HEADER
 from services.guest_driver.scmi_agent import RX_TIMEOUT, ScmiAgent
 from services.guest_driver.scmi_virtio import TxChannel
 from services.guest_driver.scmi_virtio_rx import RxChannel
@@ -32,6 +35,13 @@ _IDENTITY: Final = MemoryKey(MemoryMap([Mapping(0, 1 << 64, 0)]), 0)
 def key_of(generation: int) -> MemoryKey | None:
     """The memory key of the SCMI device: it has no IOMMU, so generation 0 is all of memory and there is no other."""
     return _IDENTITY if generation == 0 else None
+
+
+def holding(events: ProtocolEvents, entries: int) -> ProtocolEvents:
+    """The same with a fifo that takes what an eventq of ``entries`` can bring between two runs of the worker: where one
+    loop serves both, the interrupt empties the eventq before the worker's turn."""
+    most = entries * (EVENT_HEADER.size + max(event.max_payload for event in events.events))
+    return replace(events, queue_size=max(events.queue_size, 1 << (most - 1).bit_length()))
 
 
 class ScmiDriver:
@@ -83,7 +93,7 @@ class ScmiDriver:
             ScmiAgent, world, log, timeout=timeout, atomic_threshold_us=atomic_threshold_us, now_ns=now_ns
         )
         for client in (self.agent.base, self.agent.clock, self.agent.sensor):
-            self.agent.notifications.register_protocol_events(client.events())
+            self.agent.notifications.register_protocol_events(holding(client.events(), eventq_size))
         #: the tx channel's own, which ends it
         self.workqueue = world.new(WorkQueue, world)
         #: by name, for who measures them: cmdq, eventq

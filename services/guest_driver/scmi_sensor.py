@@ -43,6 +43,15 @@ class SensorClient(ProtocolClient):
                 return found
             before = remaining
 
+    async def descriptor(self, sensor_id: int, *, poll: bool = False) -> sensor.Descriptor | None:
+        """The descriptor of one sensor (ids are contiguous from 0, so they are indices); None where the platform has
+        another one, or none, at that index."""
+        reply = await self.agent.do_xfer(
+            self.protocol, Command.SENSOR_DESCRIPTION_GET, sensor.DESCRIPTION_GET.pack(sensor_id), poll=poll
+        )
+        part, _remaining = sensor.parse_descriptors(reply)
+        return part[0] if part and part[0].id == sensor_id else None
+
     async def axes(self, sensor_id: int, *, poll: bool = False) -> list[sensor.Descriptor]:
         """Descriptors of the axes of one sensor."""
         found: list[sensor.Descriptor] = []

@@ -8,8 +8,8 @@
 
 To the platform it is one more guest. Which agent of the board that makes it is the platform's to say
 (``services/scmi_platform/agents.py``): the one that bears the guest's name, else the first that is neither trusted nor
-taken, else a new untrusted one. What the agent sets stays when the session has ended. The name of a guest that runs is
-not for a script: the platform takes who comes last for that guest.
+taken, else a new untrusted one. What the agent sets stays when the session has ended. The platform
+refuses the name of a guest that is connected from another process.
 """
 
 from __future__ import annotations
@@ -242,11 +242,12 @@ async def connect(
 
 class _Name:
     """The guest's name, held against other sessions of this machine at the same platform: by a socket in Linux's
-    abstract namespace, which the kernel lets go of when the process ends. Who chose no name is the first of cli, cli2 …
+    abstract namespace, which the kernel lets go of when the process ends. The platform is told by what its address
+    resolves to: localhost is 127.0.0.1. Who chose no name is the first of cli, cli2 …
     that nobody holds. Raises LocalError for a chosen one that somebody does."""
 
     def __init__(self, wanted: str, address: str) -> None:
-        self._address: Final = address
+        self._where: Final = _where(address)
         self._held: Final = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.text = wanted or GUEST
         number = 1
@@ -258,7 +259,7 @@ class _Name:
             self.text = f"{GUEST}{number}"
 
     def _hold(self) -> bool:
-        name = hashlib.sha256(f"{self._address} {self.text}".encode()).hexdigest()
+        name = hashlib.sha256(f"{self._where} {self.text}".encode()).hexdigest()
         try:
             self._held.bind(f"\0ringmesh-scmi-{name}")
         except OSError as error:
@@ -269,6 +270,17 @@ class _Name:
 
     def release(self) -> None:
         self._held.close()
+
+
+def _where(address: str) -> str:
+    """The host's first address and the port; the text itself where the host is not known."""
+    host, port = parse_address(address)
+    # IPv4 first, as services listen: a name may stand for addresses of both kinds, in any order
+    for family in (socket.AF_INET, socket.AF_UNSPEC):
+        with suppress(OSError, ValueError):  # ValueError: no host can have such a name
+            found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+            return f"{min(at[4][0] for at in found)}:{port}"
+    return address
 
 
 def log_to_logging() -> None:

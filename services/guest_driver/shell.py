@@ -67,6 +67,12 @@ class GuestService(Service[GuestConfig]):
             await load.prepare()
             agent = load.guest.agent
             self.metrics.counters_of("scmi", "SCMI agent", agent.stats, guest=load.guest.name)
+            self.metrics.gauge(
+                "ringmesh_scmi_xfers_inflight",
+                "SCMI agent: transactions that somebody waits for.",
+                fn=lambda agent=agent: agent.xfers_inflight,  # type: ignore[misc]
+                guest=load.guest.name,
+            )
             self._measure_notifications(load.guest)
             self._measure_messages(load)
         self._up = True

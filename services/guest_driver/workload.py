@@ -60,7 +60,7 @@ class Workload:
             self._tasks.append(spawn(self._every(config.inv_seconds, self.guest.inv)))
 
     async def stop(self) -> None:
-        """Send no more, wait for what is in flight, settle the books."""
+        """Send no more, wait for what is in flight, settle the books; raises what a task of the load died of."""
         self.running = False
         self._stopped.set()
         tasks, self._tasks = self._tasks, []
@@ -71,6 +71,8 @@ class Workload:
         while monotonic() < deadline and not self._drained():  # noqa: ASYNC110  (many things end it)
             await asyncio.sleep(DRAIN_STEP)
         self.lost_frames = self.net.close()
+        for task in tasks:
+            task.result()
 
     def _drained(self) -> bool:
         return not self.net.outstanding and self.guest.vcpus.settled()

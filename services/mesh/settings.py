@@ -101,6 +101,11 @@ def environments(
     return result
 
 
+def faults_on_purpose(env: Mapping[str, str]) -> bool:
+    """Is the SCMI platform of this environment told to make faults?"""
+    return load(ScmiConfig, None, env).faults.any
+
+
 def _known(name: str) -> bool:
     """Whether any service has the setting that the variable ``name`` overlays."""
     return any(_knows(config, name) for config in _CONFIGS.values())

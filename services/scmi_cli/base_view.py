@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from common.errors import ScmiError
 from common.scmi import base
 from common.scmi.names import message_name
 from common.scmi.status import status_name
 from services.guest_driver.scmi_agent import ScmiAgent
 from services.scmi_cli.view import Cell, Domain, Event, Record, View, plain
+
+_PLATFORM: Final = Domain(0, "platform")
 
 
 async def platform(agent: ScmiAgent, poll: bool) -> Record:
@@ -40,7 +44,7 @@ async def _summary(agent: ScmiAgent, poll: bool) -> Record:
 
 
 async def _domains(_agent: ScmiAgent, _poll: bool) -> list[Domain]:
-    return [Domain(0, "platform")]
+    return [_PLATFORM]
 
 
 async def _describe(agent: ScmiAgent, _domain: Domain, poll: bool) -> Record:
@@ -59,11 +63,11 @@ def _error(event: base.ErrorEvent, _domain: Domain) -> Record:
     }
 
 
-async def _probe(agent: ScmiAgent, _number: int) -> object:
-    return await agent.base.attributes()
+async def _domain(_agent: ScmiAgent, number: int, _poll: bool) -> Domain | None:
+    return _PLATFORM if number == _PLATFORM.id else None
 
 
 BASE = View(
-    "base", base.PROTOCOL.value, _summary, _domains, _describe, _probe,
+    "base", base.PROTOCOL.value, _summary, _domains, _describe, _domain,
     events=(Event("error", base.Notification.BASE_ERROR_EVENT.value, _error),),
 )  # fmt: skip

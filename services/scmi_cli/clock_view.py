@@ -24,11 +24,21 @@ async def _domains(agent: ScmiAgent, poll: bool) -> list[Domain]:
             about = await agent.clock.clock_attributes(number, poll=poll)
         except ScmiError:
             continue  # not for this agent
-        name = about.name
-        if about.attributes & clock.ATTR_EXTENDED_NAME:
-            name = await agent.clock.name_get(number, poll=poll)
-        found.append(Domain(number, name, about))
+        found.append(await _named(agent, number, about, poll))
     return found
+
+
+async def _domain(agent: ScmiAgent, number: int, poll: bool) -> Domain | None:
+    clocks = (await agent.clock.attributes(poll=poll)).clocks
+    about = await agent.clock.clock_attributes(number, poll=poll)
+    return await _named(agent, number, about, poll) if number < clocks else None
+
+
+async def _named(agent: ScmiAgent, number: int, about: clock.ClockAttributes, poll: bool) -> Domain:
+    name = about.name
+    if about.attributes & clock.ATTR_EXTENDED_NAME:
+        name = await agent.clock.name_get(number, poll=poll)
+    return Domain(number, name, about)
 
 
 async def _rate(agent: ScmiAgent, domain: Domain, poll: bool) -> Cell:
@@ -99,12 +109,8 @@ def _rate_changed(event: clock.RateEvent, _domain: Domain) -> Record:
     return {"rate": Cell(event.rate, hertz(event.rate)), "agent": Cell(event.agent, f"by agent {event.agent}")}
 
 
-async def _probe(agent: ScmiAgent, number: int) -> object:
-    return await agent.clock.clock_attributes(number)
-
-
 CLOCK = View(
-    "clock", clock.PROTOCOL.value, _summary, _domains, _describe, _probe,
+    "clock", clock.PROTOCOL.value, _summary, _domains, _describe, _domain,
     attributes=(
         Attribute("rate", "what it runs at", _rate, _set_rate, "HZ [down|up|auto] [async]"),
         Attribute("enabled", "is it on?", _enabled, _set_enabled, "on|off"),

@@ -5,10 +5,12 @@ Exit codes: 0 done, 1 the platform refused or could not be reached, 2 usage.
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperCommand
 
 from common.scmi.fields import U32, unpack
 from common.scmi.status import Common
@@ -48,6 +50,24 @@ MaybeProtocol = Annotated[str, typer.Argument(metavar="PROTOCOL", help="Name or 
 MaybeId = Annotated[str, typer.Argument(metavar="ID", help="Number or name; all without.")]
 
 
+class _WithNumbers(TyperCommand):
+    """A command to which a negative number is a word, a value or a wrong id, and not an option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.ignore_unknown_options = any(_NEGATIVE.match(word) for word in args)
+        return super().parse_args(ctx, args)
+
+
+_NEGATIVE: Final = re.compile(r"-[.0-9]")
+
+
+def _no_options(*words: str) -> None:
+    """What passes for a word beside a negative number; ends the command, with exit code 2."""
+    for word in words:
+        if word.startswith("--"):
+            raise fail(f"no option {word}", USAGE)
+
+
 @app.command()
 def protocols(
     connect: Connect = "", token: Token = "", guest: Guest = "", board: Board = None,
@@ -85,7 +105,7 @@ async def _protocol(agent: ScmiAgent, number: int, poll: bool) -> Record:
     return row | {"attributes": Cell(word, f"{word:#010x}")}
 
 
-@app.command()
+@app.command(cls=_WithNumbers)
 def describe(
     protocol: MaybeProtocol = "", domain: MaybeId = "",
     connect: Connect = "", token: Token = "", guest: Guest = "", board: Board = None,
@@ -93,6 +113,7 @@ def describe(
 ) -> None:  # fmt: skip
     """What there is: clocks with their rates, sensors with their ranges; of all protocols, of one, or one thing."""
 
+    _no_options(protocol, domain)
     one = usage(lambda: view_of(protocol)) if protocol else None
 
     async def work(session: ScmiSession) -> None:
@@ -121,7 +142,7 @@ async def _served(agent: ScmiAgent, poll: bool) -> list[View]:
     return [view for view in VIEWS if view.protocol in served]
 
 
-@app.command()
+@app.command(cls=_WithNumbers)
 def get(
     protocol: Protocol, domain: Id,
     attribute: Annotated[str, typer.Argument(metavar="ATTRIBUTE", help="rate, reading …; all without.")] = "",
@@ -130,14 +151,16 @@ def get(
 ) -> None:  # fmt: skip
     """Read something: `get clock 3 rate`, `get sensor TEMP_PMIC reading`."""
 
+    _no_options(protocol, domain, attribute)
     view = usage(lambda: view_of(protocol))
     wanted = usage(lambda: view.attribute(attribute)) if attribute else None
+    readable = usage(view.readable)
 
     async def work(session: ScmiSession) -> None:
         agent = session.agent
         found = await find(view, agent, domain, poll)
         if wanted is None:
-            record = {one.name: await told(one.get(agent, found, poll)) for one in view.attributes if one.get}
+            record = {name: await told(read(agent, found, poll)) for name, read in readable.items()}
             print_json({"id": found.id, "name": found.name} | values(record)) if as_json else print_record(record)
             return
         assert wanted.get is not None
@@ -150,8 +173,7 @@ def get(
     run(Options(connect, token, guest, board, poll, timeout, as_json), work)
 
 
-# a negative reading is a value, not an option
-@app.command("set", context_settings={"ignore_unknown_options": True})
+@app.command("set", cls=_WithNumbers)
 def set_attribute(
     protocol: Protocol, domain: Id,
     attribute: Annotated[str, typer.Argument(metavar="ATTRIBUTE", help="rate, enabled, trip …")],
@@ -161,11 +183,9 @@ def set_attribute(
 ) -> None:  # fmt: skip
     """Set something, and print what it is then: `set clock 3 rate 74.25MHz`, `set sensor 0 trip 0 above 45000`."""
 
+    _no_options(protocol, domain, attribute, *value)
     view = usage(lambda: view_of(protocol))
     wanted = usage(lambda: view.attribute(attribute, settable=True))
-    unknown = [word for word in value if word.startswith("--")]
-    if unknown:
-        raise fail(f"no option {unknown[0]}", USAGE)
 
     async def work(session: ScmiSession) -> None:
         agent = session.agent
@@ -180,7 +200,7 @@ def set_attribute(
     run(Options(connect, token, guest, board, poll, timeout, as_json), work)
 
 
-@app.command()
+@app.command(cls=_WithNumbers)
 def watch(
     protocol: MaybeProtocol = "", domain: MaybeId = "",
     seconds: Annotated[float, typer.Option(min=0.0, help="End after so long; 0: at Ctrl-C.")] = 0.0,
@@ -190,6 +210,7 @@ def watch(
 ) -> None:  # fmt: skip
     """Have the platform's notifications sent and print each as it comes. They are off again afterwards."""
 
+    _no_options(protocol, domain)
     one = usage(lambda: view_of(protocol)) if protocol else None
 
     async def work(session: ScmiSession) -> None:

@@ -20,13 +20,22 @@ async def _summary(agent: ScmiAgent, poll: bool) -> Record:
 
 
 async def _domains(agent: ScmiAgent, poll: bool) -> list[Domain]:
-    found = []
-    for one in await agent.sensor.discover(poll=poll):
-        name = one.name
-        if one.attributes_low & sensor.ATTR_EXTENDED_NAME:
-            name = await agent.sensor.name_get(one.id, poll=poll)
-        found.append(Domain(one.id, name, one))
-    return found
+    return [await _named(agent, one, poll) for one in await agent.sensor.discover(poll=poll)]
+
+
+async def _domain(agent: ScmiAgent, number: int, poll: bool) -> Domain | None:
+    if number >= (await agent.sensor.attributes(poll=poll)).sensors:
+        await agent.sensor.config_get(number, poll=poll)  # a sensor that there is not is refused
+        return None
+    about = await agent.sensor.descriptor(number, poll=poll)
+    return None if about is None else await _named(agent, about, poll)
+
+
+async def _named(agent: ScmiAgent, about: Descriptor, poll: bool) -> Domain:
+    name = about.name
+    if about.attributes_low & sensor.ATTR_EXTENDED_NAME:
+        name = await agent.sensor.name_get(about.id, poll=poll)
+    return Domain(about.id, name, about)
 
 
 def _range(about: Descriptor) -> Cell:
@@ -157,12 +166,8 @@ def _updated(event: sensor.UpdateEvent, domain: Domain) -> Record:
     return {"readings": _readings(event.readings, domain)}
 
 
-async def _probe(agent: ScmiAgent, number: int) -> object:
-    return await agent.sensor.config_get(number)
-
-
 SENSOR = View(
-    "sensor", sensor.PROTOCOL.value, _summary, _domains, _describe, _probe,
+    "sensor", sensor.PROTOCOL.value, _summary, _domains, _describe, _domain,
     attributes=(
         Attribute("reading", "what it shows now", _reading),
         Attribute("reading_async", "the same, by a delayed response", _reading_later),

@@ -8,6 +8,7 @@ import sys
 from typing import Any, Final
 
 import aiohttp
+import msgspec
 
 from common.errors import LinkDownError, RemoteError
 from services.scmi_cli.options import say
@@ -16,6 +17,8 @@ from services.scmi_cli.output import print_json, print_line
 #: Seconds for an answer, and between two questions while following.
 ANSWER: Final = aiohttp.ClientTimeout(total=10)
 PAUSE: Final = 0.2
+#: What the routes answer is of.
+_ANSWERS: Final = {"guests": dict[str, list[str]], "lines": list[str]}
 
 
 class Tracing:
@@ -33,32 +36,42 @@ class Tracing:
         await self._http.close()
 
     async def state(self) -> dict[str, Any]:
-        return await self._ask("GET", "/tracing")
+        return await self._ask("GET", "/tracing", "guests")
 
     async def switch(self, enable: bool, events: list[str], guest: str) -> dict[str, Any]:
         """Events by name (none: all), of one guest (empty: of all). Raises RemoteError for one that there is not."""
-        return await self._ask("POST", "/tracing", {"enable": enable, "events": events, "guest": guest})
+        return await self._ask("POST", "/tracing", "guests", {"enable": enable, "events": events, "guest": guest})
 
     async def held(self) -> dict[str, Any]:
         """What is held; it stays."""
-        return await self._ask("GET", "/tracing/trace")
+        return await self._ask("GET", "/tracing/trace", "lines")
 
     async def pipe(self) -> dict[str, Any]:
         """What came since the last time."""
-        return await self._ask("POST", "/tracing/pipe", {})
+        return await self._ask("POST", "/tracing/pipe", "lines", {})
 
-    async def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Raises LinkDownError where nobody answers, RemoteError for a refusal."""
+    async def _ask(self, method: str, path: str, key: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The answer, which is of ``key``. Raises LinkDownError where nobody answers, RemoteError for a refusal and for
+        what no guest service says."""
         try:
             async with self._http.request(method, self._url + path, json=body) as answer:
-                said: dict[str, Any] = await answer.json()
+                said = await answer.json()
         except aiohttp.ContentTypeError:
-            raise RemoteError("tracing", self._url, None, "no guest service answers there") from None
+            raise self._stranger() from None
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise LinkDownError("tracing", self._url, None, str(error) or type(error).__name__) from None
+        if not isinstance(said, dict):
+            raise self._stranger()
         if answer.status != 200:
             raise RemoteError(path, self._url, None, f"{answer.status}: {said.get('error', said)}")
+        try:
+            msgspec.convert(said.get(key), _ANSWERS[key])
+        except msgspec.ValidationError:
+            raise self._stranger() from None
         return said
+
+    def _stranger(self) -> RemoteError:
+        return RemoteError("tracing", self._url, None, "no guest service answers there")
 
 
 async def trace(tracing: Tracing, on: bool | None, events: list[str], guest: str, follow: bool, as_json: bool) -> None:

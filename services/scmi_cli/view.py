@@ -56,16 +56,17 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One protocol. ``domains(agent, poll)`` lists what it manages; ``describe(agent, domain, poll)`` says what one
-    wants to know of one of them; ``summary(agent, poll)`` its counts; ``probe(agent, id)`` raises the platform's own
-    ScmiError for a domain that there is not."""
+    """One protocol. ``domains(agent, poll)`` lists what it manages; ``domain(agent, id, poll)`` is one of these, found
+    without the others: it raises the platform's own ScmiError for one that there is not, and is None for one that the
+    platform does not list all the same; ``describe(agent, domain, poll)`` says what one wants to know of one of them;
+    ``summary(agent, poll)`` its counts."""
 
     name: str
     protocol: int
     summary: Callable[[ScmiAgent, bool], Awaitable[Record]]
     domains: Callable[[ScmiAgent, bool], Awaitable[list[Domain]]]
     describe: Callable[[ScmiAgent, Domain, bool], Awaitable[Record]]
-    probe: Callable[[ScmiAgent, int], Awaitable[object]]
+    domain: Callable[[ScmiAgent, int, bool], Awaitable[Domain | None]]
     attributes: tuple[Attribute, ...] = ()
     events: tuple[Event, ...] = ()
 
@@ -77,6 +78,13 @@ class View:
             raise ConfigError(f"{verb} {self.name}", "", f"no attribute {name!r}; there is {', '.join(fit) or 'none'}")
         return fit[name]
 
+    def readable(self) -> dict[str, Callable[[ScmiAgent, Domain, bool], Awaitable[Cell]]]:
+        """The ``get`` of each attribute that has one. Raises ConfigError where none has."""
+        found = {one.name: one.get for one in self.attributes if one.get is not None}
+        if not found:
+            raise ConfigError(f"get {self.name}", "", f"there is nothing to get; see `describe {self.name}`")
+        return found
+
 
 def protocol_name(number: int) -> str:
     """``clock`` for 0x14; what belongs to a vendor is its number."""
@@ -87,25 +95,24 @@ def protocol_name(number: int) -> str:
 
 
 async def find(view: View, agent: ScmiAgent, wanted: str, poll: bool) -> Domain:
-    """The domain with this number or name. Raises ConfigError for a name that there is not, and for a number that
-    there is not what the platform answers: ScmiError."""
-    domains = await view.domains(agent, poll)
+    """The domain with this number or name; only names are looked up among all. Raises ConfigError for a name that there
+    is not, and for a number that there is not what the platform answers: ScmiError."""
     try:
         number = int(wanted, 0)
     except ValueError:
+        domains = await view.domains(agent, poll)
         fit = [one for one in domains if one.name.lower() == wanted.lower()]
         if len(fit) == 1:
             return fit[0]
         names = ", ".join(one.name for one in domains)
         why = "is the name of several" if fit else "is not the name of one"
         raise ConfigError(view.name, "", f"{wanted!r} {why}; there is {names}") from None
-    for one in domains:
-        if one.id == number:
-            return one
     if not 0 <= number < 1 << 32:
         raise ConfigError(view.name, "", f"{wanted} is not the number of a {view.name}")
-    await view.probe(agent, number)
-    raise ConfigError(view.name, "", f"the platform does not list {view.name} {number}")
+    found = await view.domain(agent, number, poll)
+    if found is None:
+        raise ConfigError(view.name, "", f"the platform does not list {view.name} {number}")
+    return found
 
 
 async def told(answer: Awaitable[Cell]) -> Cell:

@@ -212,9 +212,9 @@ class ScmiDevice(VirtioDevice):
     # --- faults on purpose (this device is their Outlet) --------------------------------------------------------------
 
     def op_set_vq_num(self, index: int, size: int) -> None:
-        super().op_set_vq_num(index, size)
         if index == CMDQ and self.faults is not None:
             self.faults.plan.check(size)
+        super().op_set_vq_num(index, size)
 
     def start(self) -> None:
         if self.faults is not None and self.faults.plan.double_used:

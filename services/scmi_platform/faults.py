@@ -19,6 +19,8 @@ from common.errors import RemoteError
 
 #: Largest size of a cmdq, entries; a command takes two.
 MAX_NEVER: Final = 1024 // 2 - 1
+#: Longest time that an answer can be held, seconds: what is held keeps its memory.
+MAX_LATE_SECONDS: Final = 3600.0
 #: A reply that is held back lets at most so many later ones pass …
 BEHIND: Final = 8
 #: … and waits at most so many seconds for them: there may be none.
@@ -42,7 +44,7 @@ class FaultPlan(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen
     #: probability that a response or a delayed response is held …
     late: Probability = 0.0
     #: … for up to so many seconds
-    late_seconds: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    late_seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_LATE_SECONDS)] = 1.0
     #: probability that a response is held until some later ones have gone
     reorder: Probability = 0.0
     #: probability that a delayed response is sent twice
@@ -71,7 +73,7 @@ class FaultStats:
 
     #: responses held for a time
     late: int = 0
-    #: responses held for later ones to pass, and of these the ones that something did pass
+    #: responses held for others to pass, and of these the ones that at least one other went out before meanwhile
     held_back: int = 0
     overtaken: int = 0
     #: commands that will never be answered
@@ -108,6 +110,7 @@ class _Held:
     due: float
     head: int
     reply: bytes
+    overtaken: bool = False
 
 
 class Faults:
@@ -171,8 +174,9 @@ class Faults:
             return
         for one in self._behind:
             one.passing -= 1
+            self.stats.overtaken += not one.overtaken
+            one.overtaken = True
             if not one.passing:
-                self.stats.overtaken += 1
                 self._outlet.give(one.head, one.reply)
         self._behind = [one for one in self._behind if one.passing]
 

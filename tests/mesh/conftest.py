@@ -11,7 +11,7 @@ from tests.mesh.harness import Run, clean, running, stop
 from tests.mesh.report_schema import REPORT
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """``ringmesh up`` under load. Its books are judged when the last test has gone."""
     report = tmp_path_factory.mktemp("live") / "r.json"

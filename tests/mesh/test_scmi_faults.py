@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import aiohttp
 import pytest
 
 from services.mesh.scrape import Sample
-from tests.mesh.harness import GUARD, TOKEN, running, scrape, stop, until
+from tests.mesh.harness import GUARD, TOKEN, clean, running, scrape, stop, until
 
 pytestmark = pytest.mark.mesh
 
@@ -168,3 +169,28 @@ def test_more_commands_never_answered_than_the_agent_has_messages_are_refused() 
     with running("up", *settings(FAULTS__NEVER=128)) as run:
         said = until(lambda: run.said("faults.never"), "the refusal")
     assert "127" in said
+
+
+@pytest.mark.parametrize("on_purpose", [True, False])
+def test_commands_that_time_out_are_said_and_are_a_fault_unless_asked_for(on_purpose: bool, tmp_path: Path) -> None:
+    args = settings(WORKLOAD__SCMI_TIMEOUT=0.3, WORKLOAD__NET_WINDOW=4)
+    if on_purpose:
+        args += settings(FAULTS__NEVER=3, FAULTS__NEVER_EVERY=1)
+    with running("up", *args, report=tmp_path / "r.json") as run:
+        services = run.services()
+        time.sleep(1.0)
+        if not on_purpose:
+            os.kill(services["scmi"][0], signal.SIGSTOP)
+            time.sleep(1.0)
+            os.kill(services["scmi"][0], signal.SIGCONT)
+        time.sleep(1.0)
+        code = stop(run)
+        count = run.report()["scmi"]["timed_out"]
+    assert count > 0
+    assert not clean(run.report()), run.text
+    if on_purpose:
+        assert code == 0, run.text
+        assert run.lines[-1] == f"nothing lost, nothing doubled, nothing corrupted; {count} SCMI commands timed out"
+    else:
+        assert code == 1, run.text
+        assert run.lines[-1] == f"FAILED: scmi: {count} timed out"

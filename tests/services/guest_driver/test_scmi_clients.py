@@ -13,6 +13,7 @@ from common.scmi import base, clock, sensor
 from common.scmi.status import ProtocolId, Status
 from services.guest_driver.notify_events import Notification
 from services.guest_driver.scmi_client import went_on
+from services.guest_driver.scmi_sensor import SensorClient
 from tests.services.guest_driver.scmi_loop import Loop
 
 
@@ -125,6 +126,9 @@ async def test_sensor(loop: Loop, poll: bool) -> None:
     async def work() -> None:
         assert (await client.attributes(poll=poll)).sensors == 3
         found = await client.discover(poll=poll)
+        assert [await client.descriptor(one.id, poll=poll) for one in found] == found
+        with pytest.raises(ScmiError):
+            await client.descriptor(len(found), poll=poll)
         assert [one.id for one in found] == [0, 1, 2]
         assert found[0].name == "temp"
         assert await client.name_get(1, poll=poll) == "accelerometer-of-the-lid"
@@ -137,6 +141,19 @@ async def test_sensor(loop: Loop, poll: bool) -> None:
             await client.reading_get(0, poll=poll)
 
     await loop.run(work())
+
+
+@pytest.mark.parametrize("reply", ["another", "none"])
+async def test_no_other_sensor_is_taken_for_the_one_asked_for(loop: Loop, reply: str) -> None:
+    payload = sensor.DESCRIPTION_GET.pack(0)
+    first = bytes(await loop.run(loop.agent.do_xfer(sensor.PROTOCOL, sensor.Command.SENSOR_DESCRIPTION_GET, payload)))
+
+    class Firmware:
+        async def do_xfer(self, *_args: object, **_kwargs: object) -> bytes:
+            return first if reply == "another" else bytes(4)
+
+    agent: Any = Firmware()
+    assert await SensorClient(agent).descriptor(1) is None
 
 
 async def test_a_sensor_that_crosses_its_trip_point(loop: Loop, poll: bool) -> None:

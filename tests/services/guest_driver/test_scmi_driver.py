@@ -19,6 +19,7 @@ from common.wire.messages import Call, Irq, Message
 from services.guest_driver.layout import Layout
 from services.guest_driver.port import Port
 from services.guest_driver.scmi_driver import CMDQ, EVENTQ, FEATURES, ScmiDriver, key_of
+from services.guest_driver.scmi_notify import QUEUED
 from services.scmi_platform.agents import Agents
 from services.scmi_platform.board import Board
 from services.scmi_platform.core import ScmiDevice
@@ -273,3 +274,20 @@ async def test_stop_ends_the_workers_after_what_came() -> None:
     await asyncio.sleep(0)
     assert rig.world.actors == 0
     await rig.close()
+
+
+@pytest.mark.parametrize("entries", [16, 64, 256, 1024])
+def test_a_fifo_holds_what_the_eventq_brings_at_once(entries: int) -> None:
+    """The interrupt empties the eventq before the worker runs, both on one loop: nothing may be dropped for that."""
+    world = AsyncWorld()
+    driver = world.new(
+        ScmiDriver, world, GuestMemory(1 << 20), Layout(0, 1 << 20), lambda _queue: None, quiet, eventq_size=entries
+    )
+    notifications = driver.agent.notifications
+    for client in (driver.agent.base, driver.agent.clock, driver.agent.sensor):
+        table = client.events()
+        event = max(table.events, key=lambda one: one.max_payload)
+        word = event.event | 3 << 8 | table.protocol << 10
+        message = word.to_bytes(4, "little") + bytes(event.max_payload)
+        assert [notifications.notify(word, message) for _ in range(entries)] == [QUEUED] * entries
+        assert table.queue_size <= notifications.queues[table.protocol].fifo.size

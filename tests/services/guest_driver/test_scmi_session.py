@@ -156,6 +156,9 @@ async def test_a_name_is_one_sessions(firmware: Firmware) -> None:
     first = ScmiSession(firmware.address, guest="same", token=TOKEN)
     with pytest.raises(LocalError, match=r"another session is guest 'same' of 127\.0\.0\.1"):
         ScmiSession(firmware.address, guest="same", token=TOKEN)
+    for same in ("localhost", "127.1"):
+        with pytest.raises(LocalError, match=f"another session is guest 'same' of {same}"):
+            ScmiSession(firmware.address.replace("127.0.0.1", same), guest="same", token=TOKEN)
     elsewhere = ScmiSession("127.0.0.1:1", guest="same", token=TOKEN)
     await elsewhere.close()
     await first.close()
@@ -234,3 +237,14 @@ def test_a_script_that_sets_up_no_log_keeps_its_standard_output(tmp_path: Path) 
 async def test_what_no_platform_would_take(guest: str, token: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         ScmiSession("127.0.0.1:1", guest=guest, token=token)
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "a..b", "nul\0"])
+async def test_a_name_at_a_host_that_is_not_known(host: str) -> None:
+    """Its text stands for it: whoever connects hears that there is none."""
+    first = ScmiSession(f"{host}:1", guest="same")
+    with pytest.raises(LocalError, match="another session is guest 'same'"):
+        ScmiSession(f"{host}:1", guest="same")
+    other = ScmiSession(f"{host}:2", guest="same")
+    await other.close()
+    await first.close()

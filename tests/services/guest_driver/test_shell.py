@@ -50,6 +50,7 @@ async def test_routes_and_metrics() -> None:
     assert value("ringmesh_queue_depth", queue="rx0") > 0
     for protocol in ("0x10", "0x14", "0x15"):
         assert value("ringmesh_scmi_events_dropped_total", guest="guest1", protocol=protocol) == 0
+    await until(lambda: value("ringmesh_scmi_xfers_inflight", guest="guest1") > 0)
     assert value("ringmesh_scmi_notify_unhandled_total", guest="guest0") == 0
     assert value("ringmesh_scmi_notify_enable_failed_total", guest="guest0") == 0
     status, report = await within(ask(mesh, "POST", "/workload/stop"))
@@ -57,6 +58,7 @@ async def test_routes_and_metrics() -> None:
     assert report == (await ask(mesh, "GET", "/report"))[1]
     for part in ("scmi", "net", "irq"):
         assert report[part]["lost"] == report[part]["duplicated"] == report[part]["corrupted"] == 0
+    assert value("ringmesh_scmi_xfers_inflight", guest="guest1") == 0
     assert report["net"]["tx"] == report["net"]["rx"] > 200
     text = service.metrics.render().decode()
     for queue in ("cmdq", "rx0", "tx0"):

@@ -190,3 +190,21 @@ async def test_a_message_that_leaks_makes_the_run_wrong(mesh: Mesh) -> None:
     }
     assert where == {"free": 127, "ring": 0, "pending": 0, "poller": 0}
     assert metrics.value("ringmesh_scmi_max_msg", guest="guest0") == 128
+
+
+async def test_an_action_that_dies_is_heard_of_and_the_books_are_closed_all_the_same(mesh: Mesh) -> None:
+    load, died = mesh.load, asyncio.Event()
+
+    async def broken() -> None:
+        died.set()
+        raise ZeroDivisionError
+
+    mesh.guest.inv = broken
+    load.start()
+    await until(lambda: load.net.rx > 100 and load.scmi.books.completed > 20)
+    await within(died.wait())
+    with pytest.raises(ZeroDivisionError):
+        await within(load.stop())
+    assert load.net.outstanding == load.lost_frames == 0
+    spotless(books([load]))
+    await within(load.stop())

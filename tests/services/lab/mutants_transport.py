@@ -249,7 +249,7 @@ MUTANTS: Final = (
        ("deferred_tx_worker", "if not self.acquire():", "if self.closing:"),
        ("deferred_tx_worker", "    finally:\n        self.release()", "    finally:\n        pass")),
     same("no look at the ring after the time-out", ScmiAgent, "may time out, polled",
-       ("_poll", "tx.poll_done(xfer)\n                return\n    finally", "return\n    finally")),
+       ("_poll", "tx.poll_done(xfer)\n                return\n    except", "return\n    except")),
     same("the sleeper is woken before its reply is there", Responses, "one message, sleepers",
        ("response", "        self.fetch(xfer, data)\n",
         "        if xfer.done is not None:\n            xfer.done.set()\n        self.fetch(xfer, data)\n")),

@@ -23,7 +23,7 @@ from services.lab.scenario import SCENARIOS, Scenario, Variant
 
 RACES: Final = Path(__file__).resolve().parents[3] / "docs" / "races"
 
-_ROW: Final = re.compile(r"^(\| `(?P<name>[^`]+)` .*\| )(?P<counts>[\d,]+ \| [\d,]+)( \|)$", re.MULTILINE)
+_ROW: Final = re.compile(r"^(\| `(?P<name>[^`]+)`.*\| )(?P<counts>[\d,]+ \| [\d,]+)( \|)$", re.MULTILINE)
 _RUNS: Final = re.compile(r"(`ringmesh lab run [a-z-]+`\s+runs\s+)[\d,]+\s+schedules,\s+[\d,]+\s+steps")
 _LADDER: Final = re.compile(r"(## The ladder\n\n`(?P<name>[^`]+)`.*?\n```\n)(?P<text>.*?)(\n```\n)", re.DOTALL)
 

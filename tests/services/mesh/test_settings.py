@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from common.errors import ConfigError
-from services.mesh.settings import DEVICES, ROLES, environments, inherit
+from services.mesh.settings import DEVICES, ROLES, environments, faults_on_purpose, inherit
 
 
 def _environments(**changes: Any) -> dict[str, dict[str, str]]:
@@ -103,3 +103,12 @@ def test_the_board_is_read_before_anything_starts(tmp_path: Path) -> None:
         _environments(board=board)
     shipped = Path(__file__).resolve().parents[3] / "deploy" / "boards" / "juno-r2.toml"
     assert _environments(board=shipped)["scmi"]["RINGMESH_BOARD"] == str(shipped)
+
+
+@pytest.mark.parametrize(
+    ("setting", "on_purpose"),
+    [({}, False), ({"FAULTS__LATE": "0"}, False), ({"FAULTS__SEED": "3"}, False), ({"FAULTS__NEVER": "3"}, True)],
+)
+def test_whether_faults_were_asked_for(setting: dict[str, str], on_purpose: bool) -> None:
+    env = {f"RINGMESH_{key}": value for key, value in setting.items()}
+    assert faults_on_purpose(env | {"RINGMESH_TOKEN": "x"}) == on_purpose

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from common.errors import LinkDownError, RemoteError
 from common.runtime.admin import Admin
@@ -104,6 +105,34 @@ async def test_a_service_that_has_no_agents() -> None:
         with pytest.raises(RemoteError, match=r"404|no guest service"):
             await within(tracing.state())
     await admin.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [], "text", 3, None, {}, {"lines": 3}, {"lines": [3]}, {"guests": []}, {"guests": {"vm": 3}},
+        {"guests": {"vm": [3]}},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("status", [200, 404])
+async def test_another_service_that_speaks_json(answer: Any, status: int) -> None:
+    async def say(_request: web.Request) -> web.Response:
+        return web.json_response(answer, status=status)
+
+    app = web.Application()
+    app.router.add_route("*", "/{any:.*}", say)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with Tracing(url, "") as tracing:
+        for ask in (tracing.state, lambda: tracing.switch(True, [], ""), tracing.held, tracing.pipe):
+            with pytest.raises(RemoteError, match=r"no guest service|404"):
+                await within(ask())
+    said = await asyncio.to_thread(scmi, "trace", url)
+    assert said.code == 1
+    assert said.err.startswith("ringmesh scmi: ")
+    await runner.cleanup()
 
 
 def test_the_command() -> None:

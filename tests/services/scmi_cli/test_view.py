@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from common.errors import ConfigError, ScmiError
 from common.scmi.status import Status
+from services.guest_driver.scmi_agent import ScmiAgent
 from services.guest_driver.scmi_session import connect
+from services.scmi_cli.base_view import BASE
 from services.scmi_cli.clock_view import CLOCK
 from services.scmi_cli.sensor_view import SENSOR
-from services.scmi_cli.view import Cell, find, flag, parse_flag, plain, protocol_name, told
+from services.scmi_cli.view import Cell, Domain, View, find, flag, parse_flag, plain, protocol_name, told
 from tests.services.scmi_cli.conftest import TOKEN
 
 
@@ -63,3 +67,51 @@ async def test_domains_by_number_and_name(platform: str) -> None:
         for number in ("-1", str(1 << 32)):
             with pytest.raises(ConfigError, match="is not the number of a clock"):
                 await find(CLOCK, agent, number, False)
+
+
+@pytest.mark.parametrize("view", [CLOCK, SENSOR])
+async def test_a_number_is_not_looked_up_among_all(platform: str, view: View) -> None:
+    """What is found by its number is what the list has under it, names that are long included."""
+
+    async def none(_agent: ScmiAgent, _poll: bool) -> list[Domain]:
+        raise AssertionError("it lists them all")
+
+    alone = replace(view, domains=none)
+    async with connect(platform, token=TOKEN) as agent:
+        for one in await view.domains(agent, False):
+            for poll in (False, True):
+                assert await find(alone, agent, str(one.id), poll) == one
+
+
+async def test_a_number_beyond_those_that_there_are(platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The platform refuses it; one that answers all the same is not believed."""
+    async with connect(platform, token=TOKEN) as agent:
+        counts = {
+            CLOCK: (await agent.clock.attributes()).clocks,
+            SENSOR: (await agent.sensor.attributes()).sensors,
+        }
+        for view, count in counts.items():
+            with pytest.raises(ScmiError) as error:
+                await find(view, agent, str(count), False)
+            assert error.value.status == Status.NOT_FOUND
+        with pytest.raises(ConfigError, match="the platform does not list base 1"):
+            await find(BASE, agent, "1", False)
+        about, config = await agent.clock.clock_attributes(0), await agent.sensor.config_get(0)
+
+        async def any_clock(*_args: object, **_kwargs: object) -> object:
+            return about
+
+        async def any_sensor(*_args: object, **_kwargs: object) -> object:
+            return config
+
+        async def none(*_args: object, **_kwargs: object) -> None:
+            return None
+
+        monkeypatch.setattr(type(agent.sensor), "descriptor", none)
+        with pytest.raises(ConfigError, match="the platform does not list sensor 0"):
+            await find(SENSOR, agent, "0", False)
+        monkeypatch.setattr(type(agent.clock), "clock_attributes", any_clock)
+        monkeypatch.setattr(type(agent.sensor), "config_get", any_sensor)
+        for view, count in counts.items():
+            with pytest.raises(ConfigError, match=f"the platform does not list {view.name} {count}"):
+                await find(view, agent, str(count), False)

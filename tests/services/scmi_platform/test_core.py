@@ -329,6 +329,7 @@ class TestFaults:
         assert answer.errno == errno.EINVAL
         assert "faults.never" in answer.value
         assert "63" in answer.value
+        assert bench.device.queues[CMDQ].size == 0, "what is refused changes nothing"
         assert bench.device.answer(Call(0, "set_vq_num", [EVENTQ, 128])).errno == 0
         assert bench.device.answer(Call(0, "set_vq_num", [CMDQ, 256])).errno == 0
 

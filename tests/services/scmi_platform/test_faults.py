@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.errors import RemoteError
+from common.errors import ConfigError, RemoteError
+from common.runtime.config import load
+from services.scmi_platform.config import ScmiConfig
 from services.scmi_platform.faults import BEHIND, BEHIND_SECONDS, COPY_SECONDS, MAX_HELD, MAX_NEVER, FaultPlan, Faults
 
 
@@ -80,6 +82,16 @@ def test_nothing_waits_long_for_later_ones_that_do_not_come() -> None:
     assert bench.advance(BEHIND_SECONDS * 0.2)
     assert bench.given == [1]
     assert (bench.faults.stats.held_back, bench.faults.stats.overtaken) == (1, 0)
+
+
+def test_what_some_passed_before_it_was_overdue_was_overtaken() -> None:
+    bench = Bench(0.9, 0.0, 0.99, 0.9, 0.9, 0.9, 0.9, late=0.1, reorder=0.5)
+    bench.answer(1, 2, 3)
+    assert (bench.given, bench.faults.held) == ([2, 3], 1)
+    assert bench.faults.stats.overtaken == 1, "once, however many pass"
+    assert bench.advance(BEHIND_SECONDS * 1.1)
+    assert bench.given == [2, 3, 1]
+    assert (bench.faults.stats.held_back, bench.faults.stats.overtaken) == (1, 1)
 
 
 def test_a_late_answer_is_a_later_one_too() -> None:
@@ -218,8 +230,17 @@ def test_a_plan_must_leave_the_agent_a_message() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"late": 1.1}, {"reorder": -0.1}, {"never": -1}, {"never": MAX_NEVER + 1}, {"never_every": 0}, {"nevr": 1}]
-)
+    "bad",
+    [
+        {"late": 1.1}, {"reorder": -0.1}, {"never": -1}, {"never": MAX_NEVER + 1}, {"never_every": 0}, {"nevr": 1},
+        {"late_seconds": 3600.1}, {"late_seconds": float("inf")}, {"late_seconds": float("nan")},
+    ],
+)  # fmt: skip
 def test_settings_that_cannot_be(bad: dict[str, Any]) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(bad, FaultPlan)
+
+
+def test_the_settings_name_field_and_limit() -> None:
+    with pytest.raises(ConfigError, match=r"RINGMESH_FAULTS__LATE_SECONDS: faults\.late_seconds: .*<= 3600"):
+        load(ScmiConfig, None, {"RINGMESH_FAULTS__LATE_SECONDS": "inf"})
