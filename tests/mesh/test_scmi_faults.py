@@ -134,6 +134,8 @@ def test_a_chain_used_twice_breaks_the_queue_and_nothing_else(tmp_path: Path) ->
     args = settings(
         WORKLOAD__SCMI_WORKERS=4, WORKLOAD__SCMI_TIMEOUT=100, WORKLOAD__NET_WINDOW=4,
         FAULTS__NEVER=3, FAULTS__NEVER_EVERY=1, FAULTS__DOUBLE_USED=800,
+        # a polling loop leaves behind its own reply: the next command may take the head before the copy is looked at
+        WORKLOAD__POLLED_OF_FOUR=0,
     )  # fmt: skip
     with running("up", *args, report=tmp_path / "r.json") as run:
         services = run.services()

@@ -314,6 +314,7 @@ class Rings(RuleBasedStateMachine):
         ]
         self.available: list[tuple[int, list[tuple[int, int, bool]]]] = []
         self.taken: list[tuple[int, int]] = []
+        self.last_taken = -1
         self.used: list[tuple[int, int]] = []
         self.tokens = 0
         #: both sides asleep until a notification comes
@@ -371,6 +372,7 @@ class Rings(RuleBasedStateMachine):
             assert [(a, n, bool(f & DESC_F_WRITE)) for a, n, f in segments] == pieces
             assert readable == sum(not write for _, _, write in pieces)
             self.taken.append((head, token))
+            self.last_taken = token
         self.device_sleeps = False
 
     @rule(picks=st.lists(st.tuples(st.integers(0, 99), st.integers(0, 2**32 - 1)), min_size=1, max_size=6))
@@ -435,7 +437,8 @@ class Rings(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 4))
     def hand_back(self, count: int) -> None:
-        if len(self.taken) != 1 or self.used or self.available:
+        # what is handed back must be the entry that was taken last, whatever was used before it
+        if len(self.taken) != 1 or self.taken[0][1] != self.last_taken or self.used or self.available:
             return
         for device in self.devices:
             device.hand_back(1)
