@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any, Final
 
-from common.errors import ChannelBusyError
 from services.guest_driver.scmi_message import POLL_DONE, POLL_TIMEOUT, POLLING, VioMsg
 from services.guest_driver.scmi_virtio import Transfer, TxChannel
 from services.lab.scenario import Build, Checks, Scenario, Settings, Variant, register
@@ -91,13 +90,7 @@ def doubled(tx: TxChannel) -> str | None:
 async def commands(rig: Rig, polls: Input) -> None:
     """One after the other; again where the callback has not let go of the message yet."""
     for number, poll in enumerate(polls):
-        while True:
-            try:
-                await rig.command(number, poll)
-            except ChannelBusyError:
-                await rig.world.relax()
-            else:
-                break
+        await rig.insist(number, poll)
 
 
 def build(cls: type[TxChannel], inputs: Sequence[Input]) -> Build:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from common.errors import ChannelBusyError
 from services.guest_driver.scmi_virtio import Transfer, TxChannel
 from services.guest_driver.scmi_xfer import Xfer
 from services.lab.scenario import Build, Checks, Scenario, Settings, Variant, register
@@ -78,13 +77,7 @@ class LatePlatform(Rig):
 async def commands(rig: Rig, first: Xfer) -> None:
     """The first may time out at any moment. The second waits for a message, then for its reply."""
     await rig.wait(first, _SOON)
-    while True:
-        try:
-            await rig.command(1, True)
-        except ChannelBusyError:
-            await rig.world.relax()
-        else:
-            break
+    await rig.insist(1, True)
 
 
 async def vcpu(rig: Rig) -> None:

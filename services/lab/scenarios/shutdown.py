@@ -112,10 +112,7 @@ class Bench(Rig):
 
     async def wait(self, xfer: Xfer, timeout: float = inf) -> None:
         """As the agent waits; the end may be a reply, or that the channel is closed."""
-        if xfer.done is None:
-            await self.agent._poll(self.tx, xfer, timeout)
-        else:
-            await xfer.done.wait(timeout)
+        await self._waited(xfer, timeout)
         if not self.agent._settle(self.tx, xfer) and xfer.rx != xfer.request[HEADER.size :]:
             raise AssertionError(f"a command got the reply {xfer.rx.hex()}")
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Final
 
-from common.errors import XferTimeoutError
+from common.errors import ChannelBusyError, XferTimeoutError
 from common.scmi.header import HEADER
 from common.virtio.split_device import SplitDevice
 from common.virtio.split_driver import SplitDriver
@@ -123,6 +123,14 @@ class Rig:
             _same(got, sent)
         await self._end()
 
+    async def insist(self, number: int, poll: bool, timeout: float = inf) -> None:
+        """:meth:`command`, again while there is no free message."""
+        while True:
+            try:
+                return await self.command(number, poll, timeout)
+            except ChannelBusyError:
+                await self.world.relax()
+
     def sent(self, number: int, poll: bool) -> Xfer:
         """Set-up only: the first half of :meth:`command`, up to the doorbell."""
         done = None if poll else self.world.event()
@@ -132,15 +140,18 @@ class Rig:
 
     async def wait(self, xfer: Xfer, timeout: float = inf) -> None:
         """The second half: what the agent does with a command that is on its way."""
-        if xfer.done is None:
-            await self.agent._poll(self.tx, xfer, timeout)
-        else:
-            await xfer.done.wait(timeout)
+        await self._waited(xfer, timeout)
         if not self.agent._settle(self.tx, xfer):
             _same(xfer.rx, xfer.request[HEADER.size :])
         elif timeout == inf:
             raise AssertionError("a command ended without its reply")
         await self._end()
+
+    async def _waited(self, xfer: Xfer, timeout: float) -> None:
+        if xfer.done is None:
+            await self.agent._poll(self.tx, xfer, timeout)
+        else:
+            await xfer.done.wait(timeout)
 
     async def _end(self) -> None:
         if self._ended() and self.masked:

@@ -15,7 +15,7 @@ from services.guest_driver.notify_queue import EventsQueue
 from services.lab.scenario import Build
 from services.lab.scenarios import notify_half_record, notify_pending
 from services.lab.scenarios.notify_rig import Classes, build
-from tests.services.lab.mutation import mutate
+from tests.services.lab.mutation import mutate_all
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,7 @@ class Mutant:
     caught: bool = True
 
     def make(self) -> type[Any]:
-        made = self.cls
-        for method, old, new in self.edits:
-            made = mutate(made, method, old, new)
-        return made
+        return mutate_all(self.cls, self.edits)
 
     def build(self, made: type[Any]) -> Build:
         """A fifo's mutant has to be put into the module of EventsQueue besides."""

@@ -15,7 +15,7 @@ from services.guest_driver.scmi_response import Responses
 from services.guest_driver.scmi_virtio import TxChannel
 from services.lab.scenario import Build, Settings
 from services.lab.scenarios.vio_rig import Classes
-from tests.services.lab.mutation import mutate
+from tests.services.lab.mutation import mutate_all
 from tests.services.lab.transport_inputs import INPUTS
 
 #: How to search.
@@ -40,10 +40,7 @@ class Mutant:
     caught: bool = True
 
     def make(self) -> type[Any]:
-        made = self.cls
-        for method, old, new in self.edits:
-            made = mutate(made, method, old, new)
-        return made
+        return mutate_all(self.cls, self.edits)
 
     def build(self, made: type[Any]) -> Build:
         """A mutant of Responses has to be put into the module of ScmiAgent besides."""

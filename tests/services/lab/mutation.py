@@ -7,6 +7,7 @@ import itertools
 import linecache
 import sys
 import textwrap
+from collections.abc import Iterable
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
@@ -35,6 +36,13 @@ def mutate(cls: type[T], method: str, old: str, new: str) -> type[T]:
     metaclass: Any = type(cls)
     subclass: type[T] = metaclass(cls.__name__, (cls,), namespace)
     return subclass
+
+
+def mutate_all(cls: type[T], edits: Iterable[tuple[str, str, str]]) -> type[T]:
+    """:func:`mutate` once for each ``(method, old, new)``."""
+    for method, old, new in edits:
+        cls = mutate(cls, method, old, new)
+    return cls
 
 
 def _compile(function: Any, source: str, method: str, owner: type[Any]) -> Any:

@@ -6,10 +6,9 @@ Each adds to the rig's final check that everybody has left the channel, and that
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
 from typing import Final
 
-from common.errors import ChannelBusyError, RingError
+from common.errors import RingError
 from services.guest_driver.scmi_virtio import DESCRIPTORS
 from services.lab.scenario import Build, Checks
 from services.lab.scenarios import (
@@ -67,15 +66,6 @@ def of(given: Input) -> Callable[[Classes], Build]:
     return build
 
 
-async def again(rig: Rig, number: int, poll: bool, timeout: float = inf) -> None:
-    """A command, sent again until there is a free message."""
-    while True:
-        try:
-            return await rig.command(number, poll, timeout)
-        except ChannelBusyError:
-            await rig.world.relax()
-
-
 def _rig(world: LabWorld, made: Classes, commands: int, size: int = 4) -> Rig:
     rig = world.new(Rig, world, made.channel, made.agent, size=size, commands=commands, driver=made.driver)
     name_things(world, rig)
@@ -92,7 +82,7 @@ def one_message(polls: tuple[bool, bool]) -> Callable[[Classes], Build]:
         def setup(world: LabWorld) -> Checks:
             rig = _rig(world, made, 2, size=2)
             for number, poll in enumerate(polls):
-                world.spawn(f"cpu{number}", again(rig, number, poll))
+                world.spawn(f"cpu{number}", rig.insist(number, poll))
             world.spawn("device", rig.serve(2))
             return Checks(final=lambda: counted(rig))
 
@@ -141,7 +131,7 @@ def reused(made: Classes) -> Build:
     def setup(world: LabWorld) -> Checks:
         rig = _rig(world, made, 2, size=2)
         _wait(world, rig, (False,), 0)
-        world.spawn("cpu1", again(rig, 1, False))
+        world.spawn("cpu1", rig.insist(1, False))
         world.spawn("device", rig.serve(2))
         return Checks(final=lambda: left(rig))
 
@@ -157,7 +147,7 @@ def late(made: Classes) -> Build:
         world.called(xfer, "xfer0")
         rig.answer(rig.device.pop())
         world.spawn("cpu0", rig.glance(xfer, 0))
-        world.spawn("cpu1", again(rig, 1, True))
+        world.spawn("cpu1", rig.insist(1, True))
         world.spawn("device", rig.serve(1))
         return Checks(final=lambda: left(rig))
 
