@@ -18,8 +18,9 @@ import services.lab.scenarios  # noqa: F401  (registers every scenario)
 from common.errors import LocalError, RemoteError
 from services.lab.explore import MEMORIES, Outcome, Result, explore, replay, strategy_of
 from services.lab.ladder import ladder, trace_lines
+from services.lab.own import scenario_of
 from services.lab.page import page
-from services.lab.scenario import SCENARIOS, Scenario, Settings, Variant, find
+from services.lab.scenario import SCENARIOS, Scenario, Settings, Variant
 from services.lab.strategies import NAMES
 from services.lab.witness import VERSION, Witness, load, save
 
@@ -136,7 +137,7 @@ def _say(scenario: Scenario, variant: Variant, settings: Settings, result: Resul
 
 @app.command()
 def run(
-    scenario: Annotated[str, typer.Argument(help="a name from `lab list`")],
+    scenario: Annotated[str, typer.Argument(help="a name from `lab list`, or a file FILE.py that registers one")],
     variant: Annotated[str, typer.Option(help="which form of the algorithm")] = "shipped",
     strategy: Annotated[str | None, typer.Option(help=" or ".join(NAMES))] = None,
     preemptions: Annotated[int | None, typer.Option(help="bound of the exhaustive search")] = None,
@@ -152,7 +153,7 @@ def run(
     The ladder, page and trace are those of the failing schedule; if none failed, of the default schedule.
     """
     try:
-        found = find(scenario)
+        found = scenario_of(scenario)
         chosen = replace(found.variant(variant), name=variant)  # reported, and replayed, under the name asked for
         settings = _settings(chosen, strategy, preemptions, memory, runs, seed)
     except LocalError as error:
@@ -162,7 +163,7 @@ def run(
         result = explore(chosen.build, settings, _progress if sys.stderr.isatty() else None)
         if result.verdict == "fails" and result.failure is not None:
             path = Path(f"witness-{found.name}-{chosen.name}.json")
-            save(_witness(found, chosen, settings, result), path)
+            save(_witness(scenario, chosen, settings, result), path)
         outcome = None
         if result.verdict == "fails" or (result.verdict == "holds" and (trace or html)):
             outcome = replay(chosen.build, result.schedule, settings.limit)
@@ -189,10 +190,11 @@ def _progress(schedules: int) -> None:
     typer.echo(f"\r{schedules} schedules", err=True, nl=False)
 
 
-def _witness(scenario: Scenario, variant: Variant, settings: Settings, result: Result) -> Witness:
+def _witness(scenario: str, variant: Variant, settings: Settings, result: Result) -> Witness:
+    """``scenario`` as it was asked for: a name or a file, so that `lab replay` finds it."""
     assert result.failure is not None
     return Witness(
-        scenario.name,
+        str(Path(scenario).resolve()) if scenario.endswith(".py") else scenario,
         variant.name,
         settings.memory,
         settings.strategy,
@@ -214,7 +216,7 @@ def replay_witness(
     """Repeat a failing schedule step by step and print its ladder. Exit 1 if it fails as recorded, 0 if it holds."""
     try:
         witness = load(file)
-        variant = find(witness.scenario).variant(witness.variant)
+        variant = scenario_of(witness.scenario).variant(witness.variant)
         if witness.memory not in MEMORIES:
             raise LocalError(f"{file}: no memory model {witness.memory!r}; there is {', '.join(MEMORIES)}")
         outcome = replay(variant.build, witness.schedule, witness.limit)
