@@ -1,4 +1,4 @@
-"""Clock protocol 0x14, version 0x30000: layouts (DEN0056E §4.6).
+"""Clock protocol 0x14, versions 0x10000 to 0x30000: layouts (DEN0056E §4.6).
 
 Requests are packed with the layout of the command's name; ``parse_*`` takes a reply's return values (what follows the
 status word), or the payload of a notification or delayed response. Rates are Hz, latencies µs.
@@ -63,7 +63,7 @@ RATE_ROUND_AUTO: Final = 1 << 3
 RATE_FLAGS: Final = 0xF
 #: CLOCK_CONFIG_SET: clock id, attributes, extended config value.
 CONFIG_SET: Final = struct.Struct("<III")
-#: CLOCK_CONFIG_SET of version 0x20000: clock id, attributes (bit 0 enables).
+#: CLOCK_CONFIG_SET before version 0x30000: clock id, attributes (bit 0 enables).
 CONFIG_SET_V2: Final = struct.Struct("<II")
 #: Attributes 1:0 of CLOCK_CONFIG_SET.
 STATE_DISABLE: Final = 0
@@ -99,6 +99,8 @@ class ConfigType(IntEnum):
 ATTRIBUTES_REPLY: Final = struct.Struct("<HBB")
 #: CLOCK_ATTRIBUTES: attributes, 16-byte name, enable latency.
 CLOCK_ATTRIBUTES_REPLY: Final = struct.Struct("<I16sI")
+#: CLOCK_ATTRIBUTES of version 0x10000: attributes, 16-byte name.
+CLOCK_ATTRIBUTES_REPLY_V1: Final = struct.Struct("<I16s")
 ATTR_ENABLED: Final = 1 << 0
 ATTR_RESTRICTED: Final = 1 << 1
 ATTR_EXTENDED_CONFIG: Final = 1 << 27
@@ -110,14 +112,13 @@ ATTR_RATE_CHANGED: Final = 1 << 31
 RATES_TRIPLET: Final = 1 << 12
 #: CLOCK_RATE_GET.
 RATE_REPLY: Final = U64
-#: CLOCK_NAME_GET: flags (reserved), 64-byte name.
-NAME_REPLY: Final = struct.Struct("<I64s")
 #: CLOCK_CONFIG_GET: attributes (reserved), config (bit 0 enabled), extended config value.
 CONFIG_REPLY: Final = struct.Struct("<III")
 #: CLOCK_GET_PERMISSIONS: one word.
 PERMIT_RATE: Final = 1 << 29
 PERMIT_PARENT: Final = 1 << 30
 PERMIT_STATE: Final = 1 << 31
+PERMIT_ALL: Final = PERMIT_RATE | PERMIT_PARENT | PERMIT_STATE
 
 # --- delayed response, notifications --------------------------------------------------------------------------------
 
@@ -167,7 +168,11 @@ def parse_attributes(payload: bytes) -> Attributes:
 
 
 def parse_clock_attributes(payload: bytes) -> ClockAttributes:
-    attributes, name, latency = unpack(CLOCK_ATTRIBUTES_REPLY, payload, "CLOCK_ATTRIBUTES")
+    """Of any version: 0x10000 sends no enable latency, which is then 0."""
+    attributes, name = unpack(CLOCK_ATTRIBUTES_REPLY_V1, payload, "CLOCK_ATTRIBUTES")
+    if len(payload) == CLOCK_ATTRIBUTES_REPLY_V1.size:
+        return ClockAttributes(attributes, name_of(name), 0)
+    (latency,) = unpack(U32, payload, "CLOCK_ATTRIBUTES", CLOCK_ATTRIBUTES_REPLY_V1.size)
     return ClockAttributes(attributes, name_of(name), latency)
 
 
@@ -186,11 +191,6 @@ def parse_rates(payload: bytes) -> Rates:
 def parse_rate(payload: bytes) -> int:
     (rate,) = unpack(RATE_REPLY, payload, "CLOCK_RATE_GET")
     return int(rate)
-
-
-def parse_name(payload: bytes) -> str:
-    _, raw = unpack(NAME_REPLY, payload, "CLOCK_NAME_GET")
-    return name_of(raw)
 
 
 def parse_config(payload: bytes) -> tuple[bool, int]:

@@ -19,6 +19,8 @@ U64: Final = struct.Struct("<Q")
 SHORT_NAME: Final = 16
 #: Bytes of a name in a ``*_NAME_GET`` reply, its NUL included.
 LONG_NAME: Final = 64
+#: Return values of a ``*_NAME_GET``, in every protocol that has one: flags (reserved), 64-byte name.
+NAME_REPLY: Final = struct.Struct(f"<I{LONG_NAME}s")
 
 
 def short_name(text: str) -> bytes:
@@ -39,6 +41,17 @@ def is_long(text: str) -> bool:
 def name_of(raw: bytes) -> str:
     """The text of a NUL-padded name; bytes outside ASCII become U+FFFD."""
     return raw.split(b"\0", 1)[0].decode("ascii", "replace")
+
+
+def build_name(text: str) -> bytes:
+    """Return values of a ``*_NAME_GET``."""
+    return NAME_REPLY.pack(0, long_name(text))
+
+
+def parse_name(payload: bytes, command: str) -> str:
+    """The other way; raises like :func:`unpack`."""
+    _, raw = unpack(NAME_REPLY, payload, command)
+    return name_of(raw)
 
 
 def unpack(layout: struct.Struct, payload: bytes, command: str, offset: int = 0) -> tuple[Any, ...]:

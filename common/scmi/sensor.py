@@ -1,4 +1,4 @@
-"""Sensor protocol 0x15, version 0x30001: layouts (DEN0056E §4.7).
+"""Sensor protocol 0x15, versions 0x10000 to 0x30001: layouts (DEN0056E §4.7; of 0x10000, DEN0056B §4.7).
 
 Requests are packed with the layout of the command's name; ``parse_*`` takes a reply's return values (what follows the
 status word), or the payload of a notification or delayed response. A reading is a signed 64-bit number in units of
@@ -113,12 +113,16 @@ AXIS_ATTR_EXTENDED_NAME: Final = 1 << 9
 ATTR_EXPONENT_SHIFT: Final = 11
 ATTR_AXES: Final = 1 << 8
 ATTR_AXES_SHIFT: Final = 16
+#: Of version 0x10000: mantissa 31:27 and signed exponent 26:22 of the update interval in seconds, 0 for none.
+ATTR_INTERVAL_V1_SHIFT: Final = 27
+ATTR_INTERVAL_V1_EXPONENT_SHIFT: Final = 22
+INTERVAL_V1_MAX: Final = 0x1F
 #: One reading: value, timestamp (0 where timestamps are off). One an axis, in the order of the axis descriptors.
 READING: Final = struct.Struct("<qQ")
+#: The one reading of version 0x10000: value.
+READING_V1: Final = struct.Struct("<q")
 #: SENSOR_CONFIG_GET: config word as in SENSOR_CONFIG_SET.
 CONFIG_REPLY: Final = U32
-#: SENSOR_NAME_GET: flags (reserved), 64-byte name.
-NAME_REPLY: Final = struct.Struct("<I64s")
 #: One of SENSOR_AXIS_NAME_GET: axis id, 64-byte name.
 AXIS_NAME: Final = struct.Struct("<I64s")
 
@@ -269,7 +273,9 @@ def build_readings(readings: Iterable[tuple[int, int]]) -> bytes:
 
 
 def parse_readings(payload: bytes, offset: int = 0) -> list[Reading]:
-    """Every whole reading from ``offset`` on; at least one."""
+    """Every whole reading from ``offset`` on; at least one. Version 0x10000 sends the value alone."""
+    if len(payload) - offset == READING_V1.size:
+        return [Reading(READING_V1.unpack_from(payload, offset)[0], 0)]
     count = max(1, (len(payload) - offset) // READING.size)
     return [Reading(*one) for one in unpack_many(READING, payload, count, "SENSOR_READING_GET", offset)]
 
@@ -278,11 +284,6 @@ def parse_reading_complete(payload: bytes) -> tuple[int, list[Reading]]:
     """(sensor id, readings) of a delayed response, its status word already taken off."""
     (sensor,) = unpack(READING_COMPLETE, payload, "SENSOR_READING_COMPLETE")
     return sensor, parse_readings(payload, READING_COMPLETE.size)
-
-
-def parse_name(payload: bytes) -> str:
-    _, raw = unpack(NAME_REPLY, payload, "SENSOR_NAME_GET")
-    return name_of(raw)
 
 
 def parse_trip_event(payload: bytes) -> TripEvent:

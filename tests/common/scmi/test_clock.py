@@ -14,8 +14,11 @@ def test_replies() -> None:
     assert clock.parse_attributes(b"\x04\x00\x08\x00") == (4, 8)
     raw = struct.pack("<I16sI", 0xC000_0001, b"cpu", 7)
     assert clock.parse_clock_attributes(raw) == (0xC000_0001, "cpu", 7)
+    assert clock.parse_clock_attributes(struct.pack("<I16s", 1, b"cpu")) == (1, "cpu", 0)  # version 0x10000
+    for cut in (19, 21, 23):
+        with pytest.raises(ScmiError):
+            clock.parse_clock_attributes(raw[:cut])
     assert clock.parse_rate(struct.pack("<II", 2, 1)) == 0x1_0000_0002
-    assert clock.parse_name(struct.pack("<I64s", 0, b"long")) == "long"
     assert clock.parse_config(struct.pack("<III", 0, 1, 50)) == (True, 50)
     assert clock.parse_rate_set_complete(struct.pack("<IQ", 3, 99)) == (3, 99)
     assert clock.parse_rate_event(struct.pack("<IIQ", 1, 3, 99)) == (1, 3, 99)

@@ -43,7 +43,6 @@ def test_others() -> None:
         [(1, 0), (7, -1)],
         5,
     )
-    assert sensor.parse_name(struct.pack("<I64s", 0, b"n")) == "n"
     readings = sensor.build_readings([(-1, 5), (2, 6)])
     assert sensor.parse_readings(readings) == [(-1, 5), (2, 6)]
     assert sensor.parse_reading_complete(struct.pack("<I", 3) + readings) == (3, [(-1, 5), (2, 6)])
@@ -51,6 +50,15 @@ def test_others() -> None:
     assert sensor.parse_trip_event(struct.pack("<III", 0, 3, 1 << 16 | 4)) == (0, 3, 4, True)
     with pytest.raises(ScmiError):
         sensor.parse_readings(b"")
+
+
+def test_the_one_reading_of_version_one() -> None:
+    value = struct.pack("<q", -7)
+    assert sensor.parse_readings(value) == [(-7, 0)]
+    assert sensor.parse_reading_complete(struct.pack("<I", 3) + value) == (3, [(-7, 0)])
+    for cut in (4, 12):
+        with pytest.raises(ScmiError):
+            sensor.parse_readings(bytes(cut))
 
 
 @given(st.integers(0, 0xFFFF), st.integers(-16, 15))
