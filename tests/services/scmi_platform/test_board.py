@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError
-from services.scmi_platform.board import Board, RateRange
+from services.scmi_platform.board import Board
+from services.scmi_platform.boards.clock import RateRange
 from tests.services.scmi_platform.scmi_rig import JUNO, SMALL
 
 HEAD = '[platform]\nvendor = "v"\n[[agents]]\nname = "a"\n'
@@ -111,7 +112,7 @@ def test_too_many() -> None:
 
 
 def test_too_many_domains(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.scmi_platform.board.MAX_DOMAINS", 3)
+    monkeypatch.setattr("services.scmi_platform.boards.section.MAX_DOMAINS", 3)
     with pytest.raises(ConfigError, match="clocks: 4 of them, at most 3"):
         Board.load(SMALL)
 
