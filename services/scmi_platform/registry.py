@@ -2,13 +2,13 @@
 
 A protocol is a class; its table is a :class:`ProtocolTable` that stands beside it::
 
-    CLOCK = ProtocolTable(clock.PROTOCOL, versions=(0x20000, 0x30000))
+    CLOCK = ProtocolTable(clock.PROTOCOL, (0x20000, 0x30000), clock.Notification)
 
     class ClockProtocol(ProtocolServer):
         @CLOCK.command(clock.Command.CLOCK_RATE_GET, section="4.6.2", size=4)
         def rate_get(self, agent, request): ...
 
-    REGISTRY.serve(CLOCK, ClockProtocol)
+    registry.serve(CLOCK, ClockProtocol)
 
 Binding the same message id or the same name twice raises LocalError, so a clash stops the import. The platform makes
 one object of each protocol class and, per agent, one dispatch dict from ``header & KEY_MASK`` to the bound methods,
@@ -77,16 +77,13 @@ class Command:
 
 @dataclass(slots=True)
 class ProtocolTable:
-    """All commands of one protocol. ``versions`` are those an agent may negotiate, oldest first."""
+    """All commands of one protocol. ``versions`` are those an agent may negotiate, oldest first; ``notifications``
+    what the platform may send."""
 
     protocol: int
     versions: tuple[int, ...]
+    notifications: type[IntEnum] | None = None
     commands: dict[int, Command] = field(default_factory=dict)
-
-    @property
-    def version(self) -> int:
-        """The version that PROTOCOL_VERSION reports."""
-        return self.versions[-1]
 
     def command(
         self,
@@ -133,7 +130,7 @@ class ProtocolTable:
 
 
 class Registry:
-    """Every protocol that this platform can serve."""
+    """Every protocol that a platform can serve; the standard ones are in :mod:`…protocols.standard`."""
 
     __slots__ = ("protocols",)
 
@@ -146,6 +143,8 @@ class Registry:
             raise LocalError(f"SCMI protocol {table.protocol:#x} is already served")
         self.protocols[table.protocol] = (table, server)
 
-
-#: The platform's protocols; each protocol file registers itself when it is imported.
-REGISTRY: Final = Registry()
+    def copy(self) -> Registry:
+        """One more, with the same protocols; what is registered in either is not in the other."""
+        other = Registry()
+        other.protocols.update(self.protocols)
+        return other

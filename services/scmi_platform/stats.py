@@ -37,6 +37,8 @@ class Stats:
     refused_after_reset: int = 0
     #: Error reports that fitted in no BASE_ERROR_EVENT.
     error_reports_dropped: int = 0
+    #: Exceptions that left code of a vendor's protocol.
+    vendor_failures: int = 0
 
     def refused(self, status: Status) -> None:
         """Count a reply that did not succeed."""

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from common.scmi import header
 from services.scmi_platform.board import Board
+from services.scmi_platform.boards.agent import ProfileName
 from services.scmi_platform.platform import Platform
+from services.scmi_platform.protocols.standard import STANDARD
+from services.scmi_platform.registry import Registry
 
 HERE = Path(__file__).parent
 SMALL = HERE / "board_small.toml"
@@ -22,7 +25,14 @@ def words(*values: int) -> bytes:
 class Rig:
     """``ask`` sends one command and checks the header of its reply; what the platform sends unasked is in ``sent``."""
 
-    def __init__(self, board: Path = SMALL, p2a: bool = True, max_payload: int = 128) -> None:
+    def __init__(
+        self,
+        board: Path = SMALL,
+        p2a: bool = True,
+        max_payload: int = 128,
+        profile: ProfileName = "scmi-3.2",
+        registry: Registry = STANDARD,
+    ) -> None:
         self.now = 100.0
         self.sent: list[tuple[int, bytes]] = []
         self.room = 1000
@@ -30,11 +40,12 @@ class Rig:
         self.has_p2a = p2a
         self.token = 0
         self.platform = Platform(
-            Board.load(board),
+            Board.load(board).with_profile(profile),
             clock=lambda: self.now,
             emit=self.emit,
             p2a=lambda agent: self.has_p2a,
             max_payload=max_payload,
+            registry=registry,
         )
         self.stats = self.platform.stats
 

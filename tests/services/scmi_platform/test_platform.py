@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from common.errors import LocalError
 from common.scmi import base, clock, header, sensor
 from common.scmi.status import Status
+from services.scmi_platform.protocols.clock import ClockProtocol
 from tests.services.scmi_platform.scmi_rig import JUNO, Rig, words
 
 CLOCK, SENSOR = 0x14, 0x15
@@ -151,10 +152,11 @@ def test_an_agent_that_begins_anew_leaves_what_it_set() -> None:
     rig.take()
     rig.platform.reset_agent(1, settings=False)
     clocks = rig.platform.protocols[CLOCK]
-    assert clocks.clocks[0].rate == 500  # type: ignore[attr-defined]
+    assert isinstance(clocks, ClockProtocol)
+    assert clocks.domains[0].rate == 500
     assert not rig.platform.subscribed(CLOCK, 0, 0)
     rig.platform.reset_agent(1)
-    assert clocks.clocks[0].rate == 300  # type: ignore[attr-defined]
+    assert clocks.domains[0].rate == 300
 
 
 def test_a_failure_that_nobody_waits_for_is_reported() -> None:

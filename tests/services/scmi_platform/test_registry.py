@@ -7,11 +7,11 @@ from enum import IntEnum
 import pytest
 
 from common.errors import LocalError
-from common.scmi import base, clock, sensor
+from common.scmi import base, clock, performance, pinctrl, power, powercap, reset, sensor, system_power, voltage
 from common.scmi.names import message_name
 from services.scmi_platform.protocol import ProtocolServer
 from services.scmi_platform.registry import Command, Delayed, ProtocolTable, Registry
-from tests.services.scmi_platform.scmi_rig import Rig, words
+from tests.services.scmi_platform.scmi_rig import HERE, Rig, words
 
 
 class Message(IntEnum):
@@ -19,16 +19,24 @@ class Message(IntEnum):
     SECOND = 0x4
 
 
-COMMANDS: list[tuple[int, type[IntEnum]]] = [
-    (base.PROTOCOL, base.Command),
-    (clock.PROTOCOL, clock.Command),
-    (sensor.PROTOCOL, sensor.Command),
+#: Protocol, its commands, a board that has it.
+COMMANDS: list[tuple[int, type[IntEnum], str]] = [
+    (base.PROTOCOL, base.Command, "board_small.toml"),
+    (clock.PROTOCOL, clock.Command, "board_small.toml"),
+    (sensor.PROTOCOL, sensor.Command, "board_small.toml"),
+    (power.PROTOCOL, power.Command, "protocols/board_power.toml"),
+    (system_power.PROTOCOL, system_power.Command, "protocols/board_power.toml"),
+    (reset.PROTOCOL, reset.Command, "protocols/board_reset.toml"),
+    (performance.PROTOCOL, performance.Command, "protocols/board_performance.toml"),
+    (powercap.PROTOCOL, powercap.Command, "protocols/board_powercap.toml"),
+    (voltage.PROTOCOL, voltage.Command, "protocols/board_voltage.toml"),
+    (pinctrl.PROTOCOL, pinctrl.Command, "protocols/board_pinctrl.toml"),
 ]
 
 
-@pytest.mark.parametrize(("protocol", "commands"), COMMANDS)
-def test_every_command_is_bound(protocol: int, commands: type[IntEnum]) -> None:
-    rig = Rig()
+@pytest.mark.parametrize(("protocol", "commands", "board"), COMMANDS)
+def test_every_command_is_bound(protocol: int, commands: type[IntEnum], board: str) -> None:
+    rig = Rig(HERE / board)
     rows = {key & 0xFF: row for key, row in rig.platform.commands(1).items() if key >> 10 == protocol}
     assert {number: row.name for number, row in rows.items()} == {int(one): one.name for one in commands}
     for row in rows.values():
@@ -48,7 +56,7 @@ def test_second_binding_is_refused() -> None:
     with pytest.raises(LocalError, match="already bound"):
         table.add(Command(0x3, "OTHER", "other", "x", 0, 0))
     table.command(Message.SECOND, section="x", size=4, max_size=8)(lambda self, agent, request: b"")
-    assert (table.commands[4].size, table.commands[4].max_size, table.version) == (4, 8, 0x10000)
+    assert (table.commands[4].size, table.commands[4].max_size) == (4, 8)
 
 
 def test_second_server_is_refused() -> None:
@@ -57,6 +65,14 @@ def test_second_server_is_refused() -> None:
     registry.serve(table, ProtocolServer)
     with pytest.raises(LocalError, match="0x80 is already served"):
         registry.serve(table, ProtocolServer)
+
+
+def test_a_copy_goes_its_own_way() -> None:
+    registry = Registry()
+    registry.serve(ProtocolTable(0x80, versions=(0x10000,)), ProtocolServer)
+    copy = registry.copy()
+    copy.serve(ProtocolTable(0x81, versions=(0x10000,)), ProtocolServer)
+    assert (list(registry.protocols), list(copy.protocols)) == ([0x80], [0x80, 0x81])
 
 
 def test_delayed_needs_enough_of_the_request_to_tell() -> None:
