@@ -12,10 +12,11 @@ class Splitter:
     Invariant: feeding a stream whole or byte by byte gives the same bodies and the same error.
     """
 
-    __slots__ = ("_buffer", "limit")
+    __slots__ = ("_buffer", "least", "limit")
 
-    def __init__(self, limit: int = MAX_FRAME) -> None:
+    def __init__(self, limit: int = MAX_FRAME, least: int = 1) -> None:
         self.limit = limit  # may be raised between two feeds: a peer that has said hello gets more
+        self.least = least
         self._buffer = b""
 
     @property
@@ -26,8 +27,8 @@ class Splitter:
     def feed(self, data: bytes, bodies: list[bytes]) -> None:
         """Append to ``bodies`` every body that ``data`` completes.
 
-        Raises FrameError as soon as a length prefix is 0 or over the limit, whatever follows it; bodies completed
-        before it have been appended.
+        Raises FrameError as soon as a length prefix is below ``least`` or over ``limit``, whatever follows it; bodies
+        completed before it have been appended.
         """
         if self._buffer:
             data = self._buffer + data
@@ -35,7 +36,7 @@ class Splitter:
         at = 0
         while size - at >= PREFIX:
             length = int.from_bytes(data[at : at + PREFIX], "little")
-            if not 0 < length <= self.limit:
+            if not self.least <= length <= self.limit:
                 self._buffer = b""
                 raise FrameError("frame.length", length, self.limit)
             end = at + PREFIX + length

@@ -66,3 +66,13 @@ def test_the_limit_may_be_raised_between_feeds() -> None:
     splitter.limit = 5
     splitter.feed(frame(b"12345"), bodies)
     assert bodies == [b"1234", b"12345"]
+
+
+@pytest.mark.parametrize("length", [0, 3])
+def test_a_body_may_have_a_least_length(length: int) -> None:
+    splitter, bodies = Splitter(limit=8, least=4), list[bytes]()
+    splitter.feed(b"\4\0\0\0abcd", bodies)
+    assert bodies == [b"abcd"]
+    with pytest.raises(FrameError) as caught:
+        splitter.feed(bytes([length, 0, 0, 0]), bodies)
+    assert (caught.value.value, caught.value.limit) == (length, 8)
