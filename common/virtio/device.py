@@ -142,6 +142,13 @@ class VirtioDevice(ABC):
             return Phase.FEATURES
         return Phase.RESET
 
+    def live(self, queue: int) -> bool:
+        """May the device use buffers of ``queue``? (:class:`common.virtio.device_core.Transport`)"""
+        return self.phase == Phase.RUNNING and self.ready[queue] and not self.queues[queue].broken
+
+    def look(self, queue: int) -> None:
+        """Nothing: the port tells of chains when it has fetched them."""
+
     # --- messages -----------------------------------------------------------------------------------------------------
 
     def frame(self, message: Message) -> None:

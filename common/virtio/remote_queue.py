@@ -251,6 +251,9 @@ class RemoteQueue:
         the ring; other ports close the link."""
         self._answer([(head, written)])
 
+    def hush(self) -> None:
+        """Nothing: the port interrupts as the ring says."""
+
     def _answer(self, elems: list[UsedElem]) -> None:
         if not self._batch:
             self._batch_first = self.used_idx

@@ -15,16 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from common.memory import ACCESS_RW, Mapping, MemoryKey, MemoryMap
 from common.scmi.header import DELAYED_RESPONSE, HEADER, TYPE_MASK, TYPE_SHIFT
-from common.virtio.device import Phase, VirtioDevice
-from common.virtio.features import DESC_F_WRITE, SCMI_F_P2A_CHANNELS, DeviceId, Feature, mask
-from common.virtio.msi_source import MsiSource
-from common.virtio.policy import PortPolicy
-from common.virtio.remote_queue import RemoteQueue
-from common.wire.messages import Chain, Message
+from common.virtio.device_core import Transport
+from common.virtio.features import DESC_F_WRITE, SCMI_F_P2A_CHANNELS, Feature, mask
+from common.wire.messages import Chain
 from services.scmi_platform.faults import FaultPlan, Faults
 from services.scmi_platform.platform import Platform
+from services.scmi_platform.trace import Trace
 
 CMDQ: Final = 0
 EVENTQ: Final = 1
@@ -35,8 +32,6 @@ FEATURES: Final = mask(Feature.VERSION_1, Feature.EVENT_IDX, Feature.INDIRECT_DE
 QUEUE_SIZE: Final = 1024
 #: Delayed responses that may wait for a buffer on the eventq; beyond these the platform keeps them.
 BACKLOG: Final = 64
-#: No IOMMU stands in front of the device: addresses are guest addresses.
-IDENTITY: Final = MemoryKey(MemoryMap((Mapping(0, 1 << 64, 0, ACCESS_RW),)), 0)
 #: Nothing goes wrong on purpose.
 NO_FAULTS: Final = FaultPlan()
 
@@ -45,7 +40,7 @@ _DELAYED: Final = DELAYED_RESPONSE << TYPE_SHIFT
 
 @dataclass(slots=True)
 class ScmiStats:
-    """What the device counts besides :class:`common.virtio.device.DeviceStats`."""
+    """What the device counts of its commands and messages; a transport counts chains."""
 
     commands: int = 0
     #: chains without a whole header to read, or without room for one
@@ -59,68 +54,77 @@ class ScmiStats:
     responses_delayed: int = 0
 
 
-class ScmiDevice(VirtioDevice):
-    """The device of ``agent``; its commands go to ``platform``, which sends by :meth:`emit`.
+class ScmiCore:
+    """The device of ``agent`` on ``transport``; its commands go to ``platform``, which sends by :meth:`emit`.
 
-    ``observe(queue, seconds)``: for the cmdq from a frame's arrival to its answers, for the eventq from when the
+    ``observe(queue, seconds)``: for the cmdq from the arrival of chains to their answers, for the eventq from when the
     platform had a message to when it was in a buffer. ``plan`` says what goes wrong on purpose, ``dice()`` gives the
-    numbers in [0, 1) that decide it.
+    numbers in [0, 1) that decide it, ``names`` are what its rules may call the agent. ``trace`` is told of every
+    message.
     """
 
-    device_id = DeviceId.SCMI
+    offered: Final = FEATURES
+    queue_sizes: Final = (QUEUE_SIZE, QUEUE_SIZE)
 
     def __init__(
         self,
         platform: Platform,
         agent: int,
+        transport: Transport,
         *,
-        send: Callable[[Message], None],
-        msi: MsiSource,
         clock: Callable[[], float],
-        log: Callable[..., None],
         observe: Callable[[int, float], None] = lambda _queue, _seconds: None,
-        queue_size: int = QUEUE_SIZE,
         plan: FaultPlan = NO_FAULTS,
         dice: Callable[[], float] = lambda: 0.0,
+        trace: Trace | None = None,
+        names: frozenset[str] = frozenset(),
     ) -> None:
-        super().__init__(
-            send=send,
-            msi=msi,
-            clock=clock,
-            offered=FEATURES,
-            queue_sizes=[queue_size, queue_size],
-            log=log,
-            observe=observe,
-        )
         self.platform: Final = platform
         self.agent: Final = agent
-        self.scmi_stats = ScmiStats()
+        self.transport: Final = transport
+        self._cmdq: Final = transport.queues[CMDQ]
+        self._eventq: Final = transport.queues[EVENTQ]
+        self.clock: Final = clock
+        self.observe: Final = observe
+        self.stats: Final = ScmiStats()
+        self.trace: Final = Trace(clock, 0) if trace is None else trace
         #: eventq buffers in hand: (head, bytes of room)
         self.buffers: deque[tuple[int, int]] = deque()
         #: delayed responses without a buffer: (message, when it was there)
         self.backlog: deque[tuple[bytes, float]] = deque()
-        self.faults: Final = Faults(plan, dice, clock, self) if plan.any else None
-
-    def key(self) -> MemoryKey:
-        return IDENTITY
+        self.faults: Final = Faults(plan, dice, clock, self, names)
+        #: entries of the cmdq, 0 before the driver said; commands when the driver last reset the device
+        self._cmdq_size = 0
+        self._commands_before = 0
 
     @property
     def p2a(self) -> bool:
         """May the platform send to the agent: was P2A_CHANNELS negotiated, and does the eventq live?"""
-        return (
-            bool(self.features & SCMI_F_P2A_CHANNELS)
-            and self.phase == Phase.RUNNING
-            and self.ready[EVENTQ]
-            and not self.queues[EVENTQ].broken
-        )
+        transport = self.transport
+        return bool(transport.features & SCMI_F_P2A_CHANNELS) and transport.live(EVENTQ)
 
     def on_reset(self) -> None:
         """The driver begins anew (§2.4): so does its agent."""
         self.buffers.clear()
         self.backlog.clear()
-        if self.faults is not None:
-            self.faults.reset()
+        self.faults.reset()
+        self._cmdq_size, self._commands_before = 0, self.stats.commands
         self.platform.reset_agent(self.agent, settings=False)
+
+    def on_stop(self, queue: int) -> list[int]:
+        """Every command that was taken is answered before the cmdq stops, but for those that never are, on purpose;
+        eventq buffers go back. Delayed responses that wait for a buffer keep waiting."""
+        if queue == EVENTQ:
+            unused = [head for head, _ in self.buffers]
+            self.buffers.clear()
+            return unused
+        self.faults.release()
+        return []
+
+    def check_size(self, queue: int, size: int) -> None:
+        if queue == CMDQ:
+            self.faults.check_size(size)
+            self._cmdq_size = size
 
     # --- agent to platform --------------------------------------------------------------------------------------------
 
@@ -129,32 +133,36 @@ class ScmiDevice(VirtioDevice):
             self._take_buffers(chains)
             return
         arrived = self.clock()
-        cmdq = self.queues[CMDQ]
         for head, request, segments in chains:
             room = 0
             for _, length, flags in segments:
                 if flags & DESC_F_WRITE:
                     room += length
-            self._command(cmdq, head, request, room)
+            self._command(head, request, room)
+        self.platform.commit()
         self.observe(CMDQ, self.clock() - arrived)
 
-    def _command(self, cmdq: RemoteQueue, head: int, request: bytes, room: int) -> None:
+    def _command(self, head: int, request: bytes, room: int) -> None:
         """Answer one chain. One that is no command comes back empty; nothing is executed for it."""
-        stats = self.scmi_stats
+        stats = self.stats
         if len(request) < HEADER.size or room < HEADER.size:
             stats.malformed += 1
-            cmdq.complete(head, b"")
+            self._cmdq.complete(head, b"")
             return
         stats.commands += 1
-        reply = self.platform.handle(self.agent, request, head in cmdq.again)
+        if self.trace.on:
+            self.trace.command(self.agent, request)
+        reply = self.platform.handle(self.agent, request, head in self._cmdq.again)
         assert reply is not None  # there is a header
         if len(reply) > room:
             stats.truncated += 1
             reply = reply[:room]
-        if self.faults is None:
-            cmdq.complete(head, reply)
-        else:
+        if self.faults.active:
             self.faults.answer(head, reply)
+            return
+        self._cmdq.complete(head, reply)
+        if self.trace.on:
+            self.trace.sent(self.agent, reply)
 
     # --- platform to agent --------------------------------------------------------------------------------------------
 
@@ -166,21 +174,21 @@ class ScmiDevice(VirtioDevice):
         if not self.p2a:
             return False
         delayed = int.from_bytes(message[: HEADER.size], "little") & TYPE_MASK == _DELAYED
-        if delayed and self.faults is not None:
-            return self.faults.delayed(message)
+        if self.faults.active:
+            return self.faults.delayed(message) if delayed else self.faults.notification(message)
         return self._send(message, delayed)
 
     def _send(self, message: bytes, delayed: bool) -> bool:
-        if not (delayed and self.backlog) and self._fill(message):
-            self.queues[EVENTQ].flush()
+        if not (delayed and self.backlog) and (self._fill(message) or self._found_room(message)):
+            self._eventq.flush()
             self.observe(EVENTQ, 0.0)
             return True
         if not delayed:
-            self.scmi_stats.notifications_dropped += 1
+            self.stats.notifications_dropped += 1
             return False
         if len(self.backlog) >= BACKLOG:
             return False
-        self.scmi_stats.responses_delayed += 1
+        self.stats.responses_delayed += 1
         self.backlog.append((message, self.clock()))
         return True
 
@@ -191,48 +199,68 @@ class ScmiDevice(VirtioDevice):
         for at, (head, room) in enumerate(buffers):
             if room >= need:
                 del buffers[at]
-                self.queues[EVENTQ].complete(head, message)
-                self.scmi_stats.events += 1
+                self._eventq.complete(head, message)
+                if self.trace.on:
+                    self.trace.sent(self.agent, message)
+                self.stats.events += 1
                 return True
         return False
+
+    def _found_room(self, message: bytes) -> bool:
+        """The driver may have given buffers of which the device has not heard yet."""
+        self.transport.look(EVENTQ)
+        return self._fill(message)
 
     def _take_buffers(self, chains: list[Chain]) -> None:
         for head, readable, segments in chains:
             room = sum(length for _, length, flags in segments if flags & DESC_F_WRITE)
             if readable or room < HEADER.size:
                 # §5.17.6.3: eventq buffers are device-writable only
-                self.scmi_stats.malformed += 1
-                self.queues[EVENTQ].complete(head, b"")
+                self.stats.malformed += 1
+                self._eventq.complete(head, b"")
             else:
                 self.buffers.append((head, room))
         while self.backlog and self._fill(self.backlog[0][0]):
             _, since = self.backlog.popleft()
             self.observe(EVENTQ, self.clock() - since)
 
-    # --- faults on purpose (this device is their Outlet) --------------------------------------------------------------
+    # --- faults on purpose (the core is their Outlet) -----------------------------------------------------------------
 
-    def op_set_vq_num(self, index: int, size: int) -> None:
-        if index == CMDQ and self.faults is not None:
-            self.faults.plan.check(size)
-        super().op_set_vq_num(index, size)
+    def check_plan(self, plan: FaultPlan) -> None:
+        """Raise RemoteError where ``plan`` would leave the guest without a message."""
+        if self._cmdq_size:
+            self.faults.check(plan, self._cmdq_size)
 
-    def start(self) -> None:
-        if self.faults is not None and self.faults.plan.double_used:
-            self.queues[CMDQ].policy |= PortPolicy.UNCHECKED
-        super().start()
+    def set_plan(self, plan: FaultPlan) -> None:
+        """``plan`` holds from now on. What was held goes out."""
+        self.faults.replace(plan, self.stats.commands - self._commands_before)
+        self.faults.tick(self.clock())
+        self._cmdq.flush()
 
-    def tick(self, now: float) -> None:
-        if self.faults is not None and self.faults.tick(now):
-            self.batch_end()
+    def tick(self, now: float) -> bool:
+        return self.faults.active and self.faults.tick(now)
+
+    def subscribed(self, protocol: int, event: int, domain: int) -> bool:
+        return self.agent in self.platform.subscribed(protocol, event, domain)
+
+    def notify(self, message: bytes) -> bool:
+        return self.p2a and self._send(message, False)
 
     def give(self, head: int, reply: bytes) -> None:
-        if not self.queues[CMDQ].broken:
-            self.queues[CMDQ].complete(head, reply)
+        if not self._cmdq.broken:
+            self._cmdq.complete(head, reply)
+            if self.trace.on:
+                self.trace.sent(self.agent, reply)
 
     def give_again(self, head: int, reply: bytes) -> None:
-        if not self.queues[CMDQ].broken:
-            self.queues[CMDQ].complete_again(head, reply)
+        if not self._cmdq.broken:
+            self._cmdq.complete_again(head, reply)
+            if self.trace.on:
+                self.trace.sent(self.agent, reply)
+
+    def hush(self) -> None:
+        self._cmdq.hush()
 
     def post(self, message: bytes) -> bool:
-        # nothing is owed by a queue that broke
-        return not self.p2a or self._send(message, True)
+        # nothing is owed by a queue that broke; one that is only stopped goes on later
+        return self._eventq.broken or (self.p2a and self._send(message, True))

@@ -17,8 +17,9 @@ from common.virtio.split_layout import SplitLayout
 from common.wire.messages import Avail, Broken, Call, Chain, Create, Message, Resync, Used
 from services.scmi_platform.agents import Agents
 from services.scmi_platform.board import Board
-from services.scmi_platform.core import BACKLOG, CMDQ, EVENTQ, FEATURES, NO_FAULTS, ScmiDevice
+from services.scmi_platform.core import BACKLOG, CMDQ, EVENTQ, FEATURES, NO_FAULTS, ScmiCore
 from services.scmi_platform.faults import FaultPlan
+from services.scmi_platform.mesh_device import ScmiDevice
 from tests.common.virtio.ringkit import PROFILE, configure
 from tests.services.scmi_platform.scmi_rig import SMALL, words
 
@@ -39,17 +40,22 @@ class Bench:
         self.waits: list[tuple[int, float]] = []
         self.agents = Agents(Board.load(SMALL), lambda: self.now)
         self.device = ScmiDevice(
-            self.agents.platform,
-            self.agents.allot("vm0"),
+            lambda device: ScmiCore(
+                self.agents.platform,
+                self.agents.allot("vm0"),
+                device,
+                clock=lambda: self.now,
+                observe=lambda queue, seconds: self.waits.append((queue, seconds)),
+                plan=plan,
+                dice=dice,
+            ),
             send=self.sent.append,
             msi=MsiSource("vm0", 16, self.sent.append),
             clock=lambda: self.now,
             log=lambda event, **fields: None,
-            observe=lambda queue, seconds: self.waits.append((queue, seconds)),
-            plan=plan,
-            dice=dice,
         )
-        self.agents.attach(1, self.device)
+        self.core = self.device.core
+        self.agents.attach(1, self.core)
         queues = 2 if features & SCMI_F_P2A_CHANNELS else 1
         configure(self.device, [SplitLayout.packed_at(0x10000 * q, SIZE) for q in range(queues)], features)
         self.created = [message for message in self.sent if isinstance(message, Create)]
@@ -88,7 +94,7 @@ def test_bring_up(bench: Bench) -> None:
     assert bench.device.op_get_device_id() == 32
     assert not bench.device.config
     assert not bench.device.op_get_device_features() & 2, "no shared memory"
-    assert bench.device.p2a
+    assert bench.core.p2a
 
 
 class TestCommands:
@@ -106,7 +112,7 @@ class TestCommands:
     def test_reply_cut_to_the_room(self, bench: Bench, rooms: tuple[int, ...]) -> None:
         bench.avail(CMDQ, [chain(4, GET, *rooms)])
         assert bench.used(CMDQ) == [(4, (GET[:4] + words(0, 300, 0))[:9])]
-        assert bench.device.scmi_stats.truncated == 1
+        assert bench.core.stats.truncated == 1
 
     @pytest.mark.parametrize(
         "bad", [chain(1, b"", 16), chain(1, GET[:3], 16), chain(1, GET), chain(1, GET, 3), chain(1, GET, 1, 1, 1)]
@@ -117,8 +123,8 @@ class TestCommands:
         assert first == (1, b"")
         assert second[0] == 2
         assert second[1]
-        assert bench.device.scmi_stats.malformed == 1
-        assert bench.device.scmi_stats.commands == 1, "nothing is executed for a malformed chain"
+        assert bench.core.stats.malformed == 1
+        assert bench.core.stats.commands == 1, "nothing is executed for a malformed chain"
 
     def test_a_burst_is_answered_whole(self, bench: Bench) -> None:
         bench.avail(CMDQ, [chain(n, GET, 16) for n in range(SIZE)])
@@ -150,23 +156,23 @@ class TestCommands:
 class TestEvents:
     def test_into_the_first_buffer_that_fits(self, bench: Bench) -> None:
         bench.buffers(8, 136, 136)
-        assert bench.device.emit(NOTIFICATION)
+        assert bench.core.emit(NOTIFICATION)
         assert bench.used(EVENTQ) == [(1, NOTIFICATION)]
-        assert bench.device.emit(NOTIFICATION[:8])
+        assert bench.core.emit(NOTIFICATION[:8])
         assert bench.used(EVENTQ) == [(0, NOTIFICATION[:8])]
         assert bench.waits == [(EVENTQ, 0.0)] * 2
 
     def test_a_notification_without_a_buffer_is_dropped_and_counted(self, bench: Bench) -> None:
-        assert not bench.device.emit(NOTIFICATION)
+        assert not bench.core.emit(NOTIFICATION)
         bench.buffers(8)
-        assert not bench.device.emit(NOTIFICATION)
-        assert bench.device.scmi_stats.notifications_dropped == 2
+        assert not bench.core.emit(NOTIFICATION)
+        assert bench.core.stats.notifications_dropped == 2
         bench.buffers(136, first=1)
         assert bench.used(EVENTQ) == [], "dropped is dropped"
 
     def test_a_delayed_response_waits_for_its_buffer(self, bench: Bench) -> None:
-        assert bench.device.emit(DELAYED)
-        assert bench.device.emit(DELAYED + b"tail")
+        assert bench.core.emit(DELAYED)
+        assert bench.core.emit(DELAYED + b"tail")
         assert bench.used(EVENTQ) == []
         bench.now += 2.0
         bench.buffers(4)
@@ -174,37 +180,37 @@ class TestEvents:
         bench.buffers(136, 136, first=1)
         assert bench.used(EVENTQ) == [(1, DELAYED), (2, DELAYED + b"tail")]
         assert bench.waits == [(EVENTQ, 2.0)] * 2
-        assert bench.device.scmi_stats.responses_delayed == 2
+        assert bench.core.stats.responses_delayed == 2
 
     def test_a_notification_may_overtake_a_delayed_response_that_does_not_fit(self, bench: Bench) -> None:
-        assert bench.device.emit(DELAYED + bytes(100))
+        assert bench.core.emit(DELAYED + bytes(100))
         bench.buffers(20)
-        assert bench.device.emit(NOTIFICATION)
+        assert bench.core.emit(NOTIFICATION)
         assert bench.used(EVENTQ) == [(0, NOTIFICATION)]
 
     def test_delayed_responses_keep_their_order(self, bench: Bench) -> None:
-        assert bench.device.emit(DELAYED + bytes(100))
+        assert bench.core.emit(DELAYED + bytes(100))
         bench.buffers(20)
-        assert bench.device.emit(DELAYED)
+        assert bench.core.emit(DELAYED)
         assert bench.used(EVENTQ) == []
 
     def test_the_backlog_is_bounded(self, bench: Bench) -> None:
-        assert all(bench.device.emit(DELAYED) for _ in range(BACKLOG))
-        assert not bench.device.emit(DELAYED)
-        assert len(bench.device.backlog) == BACKLOG
+        assert all(bench.core.emit(DELAYED) for _ in range(BACKLOG))
+        assert not bench.core.emit(DELAYED)
+        assert len(bench.core.backlog) == BACKLOG
 
     @pytest.mark.parametrize("bad", [(0, b"readable", [(0, 8, 0), (8, 136, DESC_F_WRITE)]), (0, b"", [(0, 3, 2)])])
     def test_a_buffer_that_is_none_comes_back_empty(self, bench: Bench, bad: Chain) -> None:
         bench.avail(EVENTQ, [bad])
         assert bench.used(EVENTQ) == [(0, b"")]
-        assert bench.device.scmi_stats.malformed == 1
-        assert not bench.device.buffers
+        assert bench.core.stats.malformed == 1
+        assert not bench.core.buffers
 
     def test_without_p2a_nothing_is_sent(self) -> None:
         bench = Bench(FEATURES & ~SCMI_F_P2A_CHANNELS)
-        assert not bench.device.p2a
-        assert not bench.device.emit(NOTIFICATION)
-        assert not bench.device.emit(DELAYED)
+        assert not bench.core.p2a
+        assert not bench.core.emit(NOTIFICATION)
+        assert not bench.core.emit(DELAYED)
         notify = header.command(sensor.PROTOCOL, sensor.Command.SENSOR_TRIP_POINT_NOTIFY, 0, words(0, 1))
         bench.avail(CMDQ, [chain(0, notify, 8)])
         assert bench.used(CMDQ) == [(0, notify[:4] + words(-1))]
@@ -212,20 +218,20 @@ class TestEvents:
     def test_a_broken_eventq_is_no_channel(self, bench: Bench) -> None:
         bench.buffers(136)
         bench.device.frame(Broken(EVENTQ, "head", "the guest wrote nonsense"))
-        assert not bench.device.emit(NOTIFICATION)
+        assert not bench.core.emit(NOTIFICATION)
 
 
 class TestLife:
     def test_reset_forgets_the_agent_too(self, bench: Bench) -> None:
         bench.buffers(136)
-        bench.device.emit(DELAYED + bytes(200))
+        bench.core.emit(DELAYED + bytes(200))
         notify = header.command(sensor.PROTOCOL, sensor.Command.SENSOR_TRIP_POINT_NOTIFY, 0, words(0, 1))
         bench.avail(CMDQ, [chain(0, notify, 8)])
         assert bench.agents.platform.subscribed(sensor.PROTOCOL, 0, 0) == {1}
         bench.device.op_set_status(0)
-        assert not bench.device.buffers
-        assert not bench.device.backlog
-        assert not bench.device.p2a
+        assert not bench.core.buffers
+        assert not bench.core.backlog
+        assert not bench.core.p2a
         assert bench.agents.platform.subscribed(sensor.PROTOCOL, 0, 0) == set()
 
 
@@ -274,40 +280,38 @@ class TestFaults:
         bench.now += 1.1
         bench.device.tick(bench.now)
         assert bench.used(CMDQ) == [(4, GET[:4] + words(0, 300, 0))]
-        assert bench.device.scmi_stats.commands == 1
+        assert bench.core.stats.commands == 1
 
     def test_a_reset_takes_along_what_is_held(self) -> None:
         bench = Bench(plan=LATE, dice=lambda: 0.5)
         bench.avail(CMDQ, [chain(4, GET, 16)])
-        assert bench.device.faults is not None
-        assert bench.device.faults.held == 1
+        assert bench.core.faults.held == 1
         bench.device.op_set_status(0)
         bench.sent.clear()
         bench.now += 5.0
         bench.device.tick(bench.now)
         assert bench.sent == []
-        assert bench.device.faults.held == 0
+        assert bench.core.faults.held == 0
 
     def test_a_broken_queue_is_owed_nothing(self) -> None:
         bench = Bench(plan=LATE, dice=lambda: 0.5)
         bench.buffers(136)
         bench.avail(CMDQ, [chain(4, GET, 16)])
-        assert bench.device.emit(DELAYED)
+        assert bench.core.emit(DELAYED)
         bench.device.frame(Broken(CMDQ, "head", "nonsense"))
         bench.device.frame(Broken(EVENTQ, "head", "nonsense"))
         bench.sent.clear()
         bench.now += 5.0
         bench.device.tick(bench.now)
         assert bench.sent == []
-        assert bench.device.faults is not None
-        assert bench.device.faults.held == 0
+        assert bench.core.faults.held == 0
 
     def test_a_delayed_response_twice(self) -> None:
         bench = Bench(plan=FaultPlan(after=0, delayed_twice=1.0))
         bench.avail(CMDQ, [chain(0, GET, 16)])
         bench.buffers(136, 136, 136)
-        assert bench.device.emit(DELAYED)
-        assert bench.device.emit(NOTIFICATION)
+        assert bench.core.emit(DELAYED)
+        assert bench.core.emit(NOTIFICATION)
         assert bench.used(EVENTQ) == [(0, DELAYED), (1, DELAYED), (2, NOTIFICATION)]
 
     def test_a_chain_is_used_twice_where_the_port_lets_it(self) -> None:
@@ -333,6 +337,7 @@ class TestFaults:
         assert bench.device.answer(Call(0, "set_vq_num", [EVENTQ, 128])).errno == 0
         assert bench.device.answer(Call(0, "set_vq_num", [CMDQ, 256])).errno == 0
 
-    def test_without_faults_there_is_no_layer(self, bench: Bench) -> None:
-        assert bench.device.faults is None
+    def test_without_faults_nothing_is_done_on_purpose(self, bench: Bench) -> None:
+        assert not bench.core.faults.active
         bench.device.tick(bench.now)
+        assert bench.sent == []

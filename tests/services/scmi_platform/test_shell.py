@@ -30,7 +30,8 @@ from services.guest_driver.scmi_virtio import TxChannel
 from services.guest_driver.scmi_virtio_rx import RxChannel
 from services.guest_driver.virtio_bus import DevicePlan, QueuePlan, VirtioBus
 from services.scmi_platform.config import DEFAULT_BOARD, ScmiConfig
-from services.scmi_platform.core import FEATURES, IDENTITY
+from services.scmi_platform.core import FEATURES
+from services.scmi_platform.mesh_device import IDENTITY
 from services.scmi_platform.shell import ScmiService
 from tests.services.scmi_platform.scmi_rig import SMALL
 
@@ -259,8 +260,8 @@ async def test_a_trip_point_event(mesh: Mesh, guest: Guest) -> None:
     await within(guest.agent.sensor.on_trip_point(lambda event: heard.set(), 0))
     await within(guest.agent.sensor.config_set(0, 1))
     server: Any = mesh.service.agents.platform.protocols[ProtocolId.SENSOR]
-    server.sensors[0].set_interval(0)
-    server.sensors[0].due = 0.0
+    server.domains[0].set_interval(0)
+    server.domains[0].due = 0.0
     server.override(0, 80000)
     await within(heard.wait())
 
@@ -337,7 +338,7 @@ async def test_killed_and_started_again_under_load(mesh: Mesh, guest: Guest) -> 
         before = guest.restarts
         await mesh.start()
         await until(lambda before=before: guest.restarts > before)
-        await until(lambda: len(mesh.service.attachments["vm0"].device.buffers) == guest.rx.max_msg)
+        await until(lambda: len(mesh.service.attachments["vm0"].device.core.buffers) == guest.rx.max_msg)
         # what the service had used just before it stopped is made available anew, the rest is fetched again
         assert mesh.service.attachments["vm0"].device.stats.refetched > 0
     await asyncio.sleep(0.1)
