@@ -73,5 +73,7 @@ class GuestConfig(BaseConfig, kw_only=True):
     net_queue_size: Entries = 512
     #: MiB of RAM of each guest
     memory_mib: Annotated[int, msgspec.Meta(ge=4, le=1024)] = 16
+    #: where the platform keeps what was set (its own ``state``): if anywhere, the workload holds it to that
+    state: str = ""
     workload: WorkloadConfig = msgspec.field(default_factory=WorkloadConfig)
     faults: ExpectedFaults = msgspec.field(default_factory=ExpectedFaults)

@@ -40,6 +40,7 @@ from services.guest_driver.scmi_channel import VioChannel
 from services.guest_driver.scmi_clock import ClockClient
 from services.guest_driver.scmi_message import MAX_MSG_SIZE, POLL_DONE, VioMsg
 from services.guest_driver.scmi_notify import Notifications
+from services.guest_driver.scmi_protocols import ProtocolClients
 from services.guest_driver.scmi_response import Responses
 from services.guest_driver.scmi_sensor import SensorClient
 from services.guest_driver.scmi_trace import EIO, ETIMEDOUT, UNKNOWN, Tracer, linux_errno
@@ -62,7 +63,7 @@ _TOKEN_MASK: Final = TOKENS - 1
 _NO_HEADER: Final = 1 << TYPE_SHIFT
 
 
-class ScmiAgent:
+class ScmiAgent(ProtocolClients):
     """``world.new(ScmiAgent, world, log)``, then :meth:`attach` the cmdq's channel. Both channels call
     :meth:`rx_callback`.
 
@@ -73,7 +74,8 @@ class ScmiAgent:
     """
 
     __slots__ = ("_lock", "_log", "_next_id", "_p2a_error", "_world", "atomic_threshold_us", "base", "clock",
-                 "in_flight", "notifications", "responses", "sensor", "stats", "timeout", "tx")  # fmt: skip
+                 "in_flight", "notifications", "power_thresholds", "responses", "sensor", "stats", "timeout", "tx",
+                 "versions")  # fmt: skip
 
     _world: Final[World]
     _lock: Final[AbstractContextManager[Any]]
@@ -83,6 +85,7 @@ class ScmiAgent:
     notifications: Final[Notifications]
     timeout: Final[float]
     atomic_threshold_us: Final[int]
+    versions: Final[Table[int]]
     base: Final[BaseClient]
     clock: Final[ClockClient]
     sensor: Final[SensorClient]
@@ -112,6 +115,9 @@ class ScmiAgent:
         self.tx: TxChannel | None = None
         #: the eventq is broken: no delayed response comes any more
         self._p2a_error: RingError | None = None
+        #: protocol → the version that agent and platform speak, where anybody asked for it
+        self.versions = world.table()
+        self.power_thresholds = world.table()
         self.base = BaseClient(self)
         self.clock = ClockClient(self, world.table())
         self.sensor = SensorClient(self)
@@ -149,6 +155,8 @@ class ScmiAgent:
         """The platform was reset, and what it sent before has been taken off the rings: the delayed responses that
         it owes are lost. Such a command ends as one that the new platform refuses to repeat: COMMS_ERROR."""
         tx = self.tx
+        for protocol in list(self.versions):  # what was negotiated is forgotten
+            self.versions.pop(protocol)
         with self._lock:
             for xfer in xfers_of(self.in_flight):
                 msg = xfer.priv

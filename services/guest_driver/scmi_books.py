@@ -33,11 +33,12 @@ class ScmiBooks:
 @dataclass(slots=True)
 class Chased:
     """A sensor whose trip points the load moves. ``interval`` is its fastest update interval, (mantissa, exponent) in
-    seconds, ``period`` the same in seconds; ``reading`` and ``at`` (seconds) are of the move before."""
+    seconds, None where the platform names none; ``period`` the same in seconds, or 1; ``reading`` and ``at`` (seconds)
+    are of the move before."""
 
     number: int
     trip_points: int
-    interval: tuple[int, int]
+    interval: tuple[int, int] | None
     period: float
     reading: int = 0
     at: float = 0.0

@@ -10,7 +10,7 @@ from common.scmi.clock import Command
 from common.world import Table
 from services.guest_driver.notify_events import Event, Handler, ProtocolEvents
 from services.guest_driver.notify_stream import STREAM_SIZE, NotificationStream
-from services.guest_driver.scmi_client import ProtocolClient, went_on
+from services.guest_driver.scmi_client import ProtocolClient
 
 
 @dataclass(slots=True, frozen=True)
@@ -57,20 +57,12 @@ class ClockClient(ProtocolClient):
 
     async def describe_rates(self, clock_id: int, *, poll: bool = False) -> clock.Rates:
         """All rates: a list, or with ``triplet`` (lowest, highest, step). Asks again while some remain."""
-        rates: list[int] = []
-        before: int | None = None
-        while True:
-            reply = await self.agent.do_xfer(
-                self.protocol,
-                Command.CLOCK_DESCRIBE_RATES,
-                clock.DESCRIBE_RATES.pack(clock_id, len(rates)),
-                poll=poll,
-            )
-            part = clock.parse_rates(reply)
-            rates += part.rates
-            if not went_on("CLOCK_DESCRIBE_RATES", len(part.rates), part.remaining, before):
-                return clock.Rates(part.triplet, rates, 0)
-            before = part.remaining
+        return await self.listed(
+            Command.CLOCK_DESCRIBE_RATES,
+            lambda skip: clock.DESCRIBE_RATES.pack(clock_id, skip),
+            clock.parse_rates,
+            poll,
+        )
 
     async def rate_get(self, clock_id: int, *, poll: bool = False) -> int:
         reply = await self.agent.do_xfer(
@@ -97,17 +89,22 @@ class ClockClient(ProtocolClient):
 
     async def config_set(self, clock_id: int, enable: bool, *, poll: bool | None = None) -> None:
         """Turn the clock on or off; nothing else of its configuration changes. Polls where :meth:`is_atomic` says so,
-        or as told."""
+        or as told. Before version 0x30000 the command is a word shorter."""
         if poll is None:
             poll = await self.is_atomic(clock_id)
         state = clock.STATE_ENABLE if enable else clock.STATE_DISABLE
-        payload = clock.CONFIG_SET.pack(clock_id, state, 0)
+        if await self.spoken(poll=poll) < clock.VERSION:
+            payload = clock.CONFIG_SET_V2.pack(clock_id, state)
+        else:
+            payload = clock.CONFIG_SET.pack(clock_id, state, 0)
         await self.agent.do_xfer(self.protocol, Command.CLOCK_CONFIG_SET, payload, expect=0, poll=poll)
 
     async def config_get(self, clock_id: int, *, poll: bool | None = None) -> bool:
-        """Is the clock on? Polls as :meth:`config_set` does."""
+        """Is the clock on? Polls as :meth:`config_set` does. Before version 0x30000 its attributes say so."""
         if poll is None:
             poll = await self.is_atomic(clock_id)
+        if await self.spoken(poll=poll) < clock.VERSION:
+            return bool((await self.clock_attributes(clock_id, poll=poll)).attributes & clock.ATTR_ENABLED)
         reply = await self.agent.do_xfer(
             self.protocol,
             Command.CLOCK_CONFIG_GET,
@@ -119,31 +116,17 @@ class ClockClient(ProtocolClient):
 
     async def name_get(self, clock_id: int, *, poll: bool = False) -> str:
         """The name where it is longer than the attributes can hold."""
-        reply = await self.agent.do_xfer(
-            self.protocol,
-            Command.CLOCK_NAME_GET,
-            clock.CLOCK_ID.pack(clock_id),
-            expect=clock.NAME_REPLY.size,
-            poll=poll,
-        )
-        return clock.parse_name(reply)
+        return await self.extended_name(Command.CLOCK_NAME_GET, clock.CLOCK_ID.pack(clock_id), poll)
 
     async def parents(self, clock_id: int, *, poll: bool = False) -> list[int]:
         """Clocks that this one may be fed from."""
-        found: list[int] = []
-        before: int | None = None
-        while True:
-            reply = await self.agent.do_xfer(
-                self.protocol,
-                Command.CLOCK_POSSIBLE_PARENTS_GET,
-                clock.POSSIBLE_PARENTS.pack(clock_id, len(found)),
-                poll=poll,
-            )
-            part = clock.parse_parents(reply)
-            found += part.parents
-            if not went_on("CLOCK_POSSIBLE_PARENTS_GET", len(part.parents), part.remaining, before):
-                return found
-            before = part.remaining
+        found = await self.listed(
+            Command.CLOCK_POSSIBLE_PARENTS_GET,
+            lambda skip: clock.POSSIBLE_PARENTS.pack(clock_id, skip),
+            clock.parse_parents,
+            poll,
+        )
+        return found.parents
 
     async def notify_rate(self, clock_id: int, enable: bool, *, poll: bool = False) -> None:
         """CLOCK_RATE_NOTIFY: have the platform send CLOCK_RATE_CHANGED of this clock. :meth:`on_rate_changed` and

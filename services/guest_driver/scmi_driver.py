@@ -92,8 +92,8 @@ class ScmiDriver:
         self.agent = world.new(
             ScmiAgent, world, log, timeout=timeout, atomic_threshold_us=atomic_threshold_us, now_ns=now_ns
         )
-        for client in (self.agent.base, self.agent.clock, self.agent.sensor):
-            self.agent.notifications.register_protocol_events(holding(client.events(), eventq_size))
+        for events in self.agent.event_tables():
+            self.agent.notifications.register_protocol_events(holding(events, eventq_size))
         #: the tx channel's own, which ends it
         self.workqueue = world.new(WorkQueue, world)
         #: by name, for who measures them: cmdq, eventq

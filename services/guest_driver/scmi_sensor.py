@@ -10,7 +10,7 @@ from common.scmi.fields import unpack
 from common.scmi.sensor import Command
 from services.guest_driver.notify_events import MAX_PAYLOAD, Event, Handler, ProtocolEvents
 from services.guest_driver.notify_stream import STREAM_SIZE, NotificationStream
-from services.guest_driver.scmi_client import ProtocolClient, went_on
+from services.guest_driver.scmi_client import ProtocolClient
 
 
 @dataclass(slots=True, frozen=True)
@@ -28,20 +28,13 @@ class SensorClient(ProtocolClient):
 
     async def discover(self, *, poll: bool = False) -> list[sensor.Descriptor]:
         """Descriptors of all sensors, in the order of their ids."""
-        found: list[sensor.Descriptor] = []
-        before: int | None = None
-        while True:
-            reply = await self.agent.do_xfer(
-                self.protocol,
-                Command.SENSOR_DESCRIPTION_GET,
-                sensor.DESCRIPTION_GET.pack(len(found)),
-                poll=poll,
-            )
-            part, remaining = sensor.parse_descriptors(reply)
-            found += part
-            if not went_on("SENSOR_DESCRIPTION_GET", len(part), remaining, before):
-                return found
-            before = remaining
+        found, _ = await self.listed(
+            Command.SENSOR_DESCRIPTION_GET,
+            lambda skip: sensor.DESCRIPTION_GET.pack(skip),
+            sensor.parse_descriptors,
+            poll,
+        )
+        return found
 
     async def descriptor(self, sensor_id: int, *, poll: bool = False) -> sensor.Descriptor | None:
         """The descriptor of one sensor (ids are contiguous from 0, so they are indices); None where the platform has
@@ -54,36 +47,21 @@ class SensorClient(ProtocolClient):
 
     async def axes(self, sensor_id: int, *, poll: bool = False) -> list[sensor.Descriptor]:
         """Descriptors of the axes of one sensor."""
-        found: list[sensor.Descriptor] = []
-        before: int | None = None
-        while True:
-            reply = await self.agent.do_xfer(
-                self.protocol,
-                Command.SENSOR_AXIS_DESCRIPTION_GET,
-                sensor.AXIS_GET.pack(sensor_id, len(found)),
-                poll=poll,
-            )
-            part, remaining = sensor.parse_axes(reply)
-            found += part
-            if not went_on("SENSOR_AXIS_DESCRIPTION_GET", len(part), remaining, before):
-                return found
-            before = remaining
+        found, _ = await self.listed(
+            Command.SENSOR_AXIS_DESCRIPTION_GET,
+            lambda skip: sensor.AXIS_GET.pack(sensor_id, skip),
+            sensor.parse_axes,
+            poll,
+        )
+        return found
 
     async def update_intervals(self, sensor_id: int, *, poll: bool = False) -> sensor.Intervals:
-        found: list[tuple[int, int]] = []
-        before: int | None = None
-        while True:
-            reply = await self.agent.do_xfer(
-                self.protocol,
-                Command.SENSOR_LIST_UPDATE_INTERVALS,
-                sensor.LIST_INTERVALS.pack(sensor_id, len(found)),
-                poll=poll,
-            )
-            part = sensor.parse_intervals(reply)
-            found += part.intervals
-            if not went_on("SENSOR_LIST_UPDATE_INTERVALS", len(part.intervals), part.remaining, before):
-                return sensor.Intervals(part.segmented, found, 0)
-            before = part.remaining
+        return await self.listed(
+            Command.SENSOR_LIST_UPDATE_INTERVALS,
+            lambda skip: sensor.LIST_INTERVALS.pack(sensor_id, skip),
+            sensor.parse_intervals,
+            poll,
+        )
 
     async def reading_get(self, sensor_id: int, *, poll: bool = False) -> list[sensor.Reading]:
         """One reading an axis, one in all for a sensor without axes."""
@@ -116,14 +94,7 @@ class SensorClient(ProtocolClient):
 
     async def name_get(self, sensor_id: int, *, poll: bool = False) -> str:
         """The name where it is longer than the descriptor can hold."""
-        reply = await self.agent.do_xfer(
-            self.protocol,
-            Command.SENSOR_NAME_GET,
-            sensor.SENSOR_ID.pack(sensor_id),
-            expect=sensor.NAME_REPLY.size,
-            poll=poll,
-        )
-        return sensor.parse_name(reply)
+        return await self.extended_name(Command.SENSOR_NAME_GET, sensor.SENSOR_ID.pack(sensor_id), poll)
 
     async def trip_point_config(
         self, sensor_id: int, trip_point: int, value: int, direction: int = sensor.TRIP_BOTH, *, poll: bool = False

@@ -17,26 +17,17 @@ the interrupt brought.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from common.errors import LocalError
-from common.scmi.header import COMMAND, DELAYED_RESPONSE, NOTIFICATION, TYPE_SHIFT, unpack
-from common.scmi.status import ProtocolId
+from common.scmi.header import COMMAND, DELAYED_RESPONSE, NOTIFICATION, TYPE_SHIFT
+from common.scmi.trace_lines import FORMATS, dump_line, event_line
+from common.scmi.trace_ring import TraceRing
 
 if TYPE_CHECKING:
     from services.guest_driver.scmi_xfer import Xfer
 
-#: Event → its fields, as printf writes them.
-FORMATS: Final = {
-    "scmi_xfer_begin": "pt=%02X msg_id=%02X seq=%04X transfer_id=%X poll=%u inflight=%d",
-    "scmi_xfer_response_wait": "pt=%02X msg_id=%02X seq=%04X transfer_id=%X tmo_ms=%u poll=%u",
-    "scmi_xfer_end": "pt=%02X msg_id=%02X seq=%04X transfer_id=%X s=%d inflight=%d",
-    "scmi_rx_done": "pt=%02X msg_id=%02X seq=%04X transfer_id=%X msg_type=%u",
-    "scmi_msg_dump": "id=%d ch=%02X pt=%02X t=%s msg_id=%02X seq=%04X s=%d pyld=%s",
-}
 EVENTS: Final = frozenset(FORMATS)
 
 #: Entries that a ring keeps.
@@ -55,13 +46,7 @@ ETIMEDOUT: Final = -110
 _ERRNO: Final = (0, -95, -22, -13, -2, -34, -16, -70, -5, -121, -71)
 
 _TAGS: Final = {COMMAND: "!RESP", DELAYED_RESPONSE: "!DLYD", NOTIFICATION: "!NOTI"}
-#: A guest has one SCMI instance, and all protocols share the channel of the base protocol.
-_INSTANCE: Final = 0
-_CHANNEL: Final = ProtocolId.BASE.value
 _WORD: Final = 0xFFFF_FFFF
-
-#: seconds, task, event, header word, then what the event says besides
-_Entry = tuple[float, str, str, int, tuple[Any, ...]]
 
 
 def linux_errno(status: int) -> int:
@@ -69,55 +54,22 @@ def linux_errno(status: int) -> int:
     return _ERRNO[-status] if 0 <= -status < len(_ERRNO) else EIO
 
 
-@dataclass(slots=True)
-class TraceStats:
-    recorded: int = 0
-    #: lost before anybody read them, because the ring was full
-    overwritten: int = 0
+def _line(seconds: float, task: str, event: str, word: int, values: tuple[Any, ...]) -> str:
+    if event == "scmi_msg_dump":
+        return dump_line(seconds, task, word, *values)
+    return event_line(seconds, task, event, word, *values)
 
 
-class TraceRing:
-    """The last ``capacity`` entries. They become text only when somebody reads them. Raises LocalError for a ring
-    without room."""
+class AgentRing(TraceRing[float, str, str, int, tuple[Any, ...]]):
+    """The last ``capacity`` entries: seconds, task, event, header word, and what the event says besides. Raises
+    LocalError for a ring without room."""
 
-    __slots__ = ("_entries", "capacity", "stats")
+    __slots__ = ()
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         if capacity < 1:
             raise LocalError(f"a trace ring of {capacity} entries")
-        self.capacity: Final = capacity
-        self.stats: Final = TraceStats()
-        self._entries: Final[deque[_Entry]] = deque(maxlen=capacity)
-
-    def record(self, entry: _Entry) -> None:
-        stats, entries = self.stats, self._entries
-        stats.recorded += 1
-        stats.overwritten += len(entries) == self.capacity
-        entries.append(entry)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def lines(self) -> list[str]:
-        """What the ring holds, oldest first; it stays (as ftrace's ``trace``)."""
-        return [_line(*entry) for entry in self._entries]
-
-    def drain(self) -> list[str]:
-        """What the ring holds, oldest first; it is gone afterwards (as ftrace's ``trace_pipe``)."""
-        lines = self.lines()
-        self._entries.clear()
-        return lines
-
-
-def _line(seconds: float, task: str, event: str, word: int, values: tuple[Any, ...]) -> str:
-    head = unpack(word)
-    if event == "scmi_msg_dump":
-        tag, status, payload = values
-        values = (_INSTANCE, _CHANNEL, head.protocol, tag, head.message, head.token, status, payload.hex())
-    else:
-        transfer_id, *rest = values
-        values = (head.protocol, head.message, head.token, transfer_id & _WORD, *rest)
-    return f"{task:>16}-{0:<7} [000] ..... {seconds:12.6f}: {event}: {FORMATS[event] % values}"
+        super().__init__(_line, capacity)
 
 
 class Tracer:
@@ -129,7 +81,7 @@ class Tracer:
 
     __slots__ = ("_clock", "_ring", "_task", "events")
 
-    def __init__(self, task: str, ring: TraceRing, clock: Callable[[], float], events: Iterable[str] = EVENTS) -> None:
+    def __init__(self, task: str, ring: AgentRing, clock: Callable[[], float], events: Iterable[str] = EVENTS) -> None:
         self._task: Final = task
         self._ring: Final = ring
         self._clock: Final = clock

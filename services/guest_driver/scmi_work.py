@@ -13,6 +13,7 @@ from common.scmi.sensor import (
     ATTR_ASYNC,
     ATTR_TRIP_POINTS,
     CONFIG_INTERVAL_SHIFT,
+    Descriptor,
     Reading,
     interval,
 )
@@ -46,7 +47,7 @@ class ScmiWork:
         self._rates: dict[int, int] = {}
         #: clock → time until which an asynchronous change that timed out may still come to pass
         self._unsure: dict[int, float] = {}
-        #: restarts of the platform so far
+        #: restarts of a platform that forgets, so far
         self._restarts = 0
         #: where all messages of the transport are; there from :meth:`discover` on
         self.census: Enumerator | None = None
@@ -66,31 +67,46 @@ class ScmiWork:
         """Learn what there is to ask for, and hear of trip points."""
         agent = self._guest.agent
         self.census = Enumerator(self._guest.scmi.tx_channel, agent.in_flight, self._guest.log.error)
+        served = await agent.base.protocols()
         clocks, defaults, names = {}, {}, {}
-        about_clocks, about_sensors = await agent.clock.attributes(), await agent.sensor.attributes()
-        for clock in range(about_clocks.clocks):
-            names[clock] = (await agent.clock.clock_attributes(clock)).name
-            rates = await agent.clock.describe_rates(clock)
-            settable = list(rates.rates)
-            if rates.triplet:
-                lowest, highest, step = settable
-                settable = [lowest, min(lowest + 8 * step, highest)]
-            if len(set(settable)) > 1:
-                clocks[clock] = settable
-                defaults[clock] = await agent.clock.rate_get(clock)
-        sensors = await agent.sensor.discover()
+        async_rates = async_readings = 0
+        if agent.clock.protocol in served:
+            about = await agent.clock.attributes()
+            async_rates = about.max_async
+            for clock in range(about.clocks):
+                names[clock] = (await agent.clock.clock_attributes(clock)).name
+                rates = await agent.clock.describe_rates(clock)
+                settable = list(rates.rates)
+                if rates.triplet:
+                    lowest, highest, step = settable
+                    settable = [lowest, min(lowest + 8 * step, highest)]
+                if len(set(settable)) > 1 and (rate := await self._settable(clock)) is not None:
+                    clocks[clock], defaults[clock] = settable, rate
+        sensors: list[Descriptor] = []
+        if agent.sensor.protocol in served:
+            async_readings = (await agent.sensor.attributes()).max_async
+            sensors = await agent.sensor.discover()
         chased = {}
         for number, sensor in enumerate(sensors):
             if sensor.attributes_low & ATTR_TRIP_POINTS:
                 chased[number] = await self._fastest(number, sensor.attributes_low & ATTR_TRIP_POINTS)
         slow = [number for number, sensor in enumerate(sensors) if sensor.attributes_low & ATTR_ASYNC]
         self._known = Known(
-            await agent.base.vendor(), names, clocks, defaults, sensors, chased,
-            slow, about_clocks.max_async, about_sensors.max_async,
-        )  # fmt: skip
+            await agent.base.vendor(), names, clocks, defaults, sensors, chased, slow, async_rates, async_readings
+        )
         await self._sample()
         if chased:
             await agent.sensor.on_trip_point(self._tripped)
+
+    async def _settable(self, clock: int) -> int | None:
+        """The rate of a clock that we may set, found out by setting it to what it is; None of one that we may not."""
+        clocks = self._guest.agent.clock
+        rate = await clocks.rate_get(clock)
+        try:
+            await clocks.rate_set(clock, rate)
+        except ScmiError:
+            return None
+        return rate
 
     def start(self) -> None:
         """Start the workers."""
@@ -120,9 +136,10 @@ class ScmiWork:
         await self._come_to_rest()
 
     def platform_restarted(self) -> None:
-        """The platform came back with its defaults."""
-        self._restarts += 1
-        self._rates.clear()
+        """The platform came back; with its defaults, unless it keeps what was set."""
+        if not self._guest.config.state:
+            self._restarts += 1
+            self._rates.clear()
         self._guest.world.spawn("scmi sample", self._sample_again())
 
     # --- notifications ------------------------------------------------------------------------------------------------
@@ -133,14 +150,16 @@ class ScmiWork:
             found = (await self._guest.agent.sensor.update_intervals(number)).intervals
         except ScmiError:
             found = []
-        fastest = min(found, key=_seconds, default=(1, 0))
-        return Chased(number, trip_points, fastest, _seconds(fastest))
+        fastest = min(found, key=_seconds, default=None)
+        return Chased(number, trip_points, fastest, _seconds(fastest or (1, 0)))
 
     async def _sample(self) -> None:
         """Have the sensors with trip points sampled as fast as they can."""
         sensors = self._guest.agent.sensor
         assert self._known is not None
         for number, one in self._known.chased.items():
+            if one.interval is None:
+                continue
             flags = await sensors.config_get(number) & ((1 << CONFIG_INTERVAL_SHIFT) - 1)
             await sensors.config_set(number, flags | interval(*one.interval) << CONFIG_INTERVAL_SHIFT)
 
@@ -156,8 +175,9 @@ class ScmiWork:
         self.books.notifications += 1
         one = self._known.chased.get(notification.source)
         if one is None or notification.report.trip_point >= one.trip_points:
+            if not self.books.corrupted:  # a storm of them is said once
+                self._guest.log.error("SCMI notification is wrong", payload=notification.payload.hex())
             self.books.corrupted += 1
-            self._guest.log.error("SCMI notification is wrong", payload=notification.payload.hex())
 
     async def _chase(self) -> None:
         """Keep each trip point just ahead of its sensor, so that notifications keep coming.
@@ -354,7 +374,7 @@ class ScmiWork:
 
         Commands take effect in the order of the ring, so it is the last one that counts, and one that timed out leaves
         the rate unknown only until the next. An asynchronous change takes effect later: while one that timed out may
-        still do, and after a restart, any of the clock's rates is right.
+        still do, and after a restart that forgets, any of the clock's rates is right.
         """
         if restarts == self._restarts and monotonic() >= self._unsure.get(clock, 0.0):
             self._rates[clock] = rate

@@ -20,8 +20,9 @@ from typing import Any, Final
 import msgspec
 
 from common.errors import RemoteError
+from common.scmi.trace_lines import FORMATS
 from services.guest_driver.scmi_agent import ScmiAgent
-from services.guest_driver.scmi_trace import CAPACITY, EVENTS, FORMATS, Tracer, TraceRing
+from services.guest_driver.scmi_trace import CAPACITY, EVENTS, AgentRing, Tracer
 
 
 class TracingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -38,7 +39,7 @@ class Tracing:
     """``agents``: name of the guest → its agent. ``clock()`` says seconds."""
 
     def __init__(self, agents: Mapping[str, ScmiAgent], clock: Callable[[], float], capacity: int = CAPACITY) -> None:
-        self.ring: Final = TraceRing(capacity)
+        self.ring: Final = AgentRing(capacity)
         self._agents: Final = agents
         self._clock: Final = clock
 

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from common.errors import ConfigError, ScmiError
+from typing import Final
+
+from common.errors import ConfigError
 from common.scmi import clock
 from services.guest_driver.scmi_agent import ScmiAgent
 from services.scmi_cli.quantity import hertz, parse_hertz
-from services.scmi_cli.view import NOTHING, Attribute, Cell, Domain, Event, Record, View, flag, parse_flag, plain, told
+from services.scmi_cli.view import (
+    NOTHING,
+    Attribute,
+    Cell,
+    Domain,
+    Event,
+    Numbered,
+    Record,
+    View,
+    by_agent,
+    choices,
+    flag,
+    parse_flag,
+    plain,
+    told,
+)
 
 _ROUNDING = {"down": 0, "up": clock.RATE_ROUND_UP, "auto": clock.RATE_ROUND_AUTO}
 
@@ -17,28 +34,16 @@ async def _summary(agent: ScmiAgent, poll: bool) -> Record:
     return {"domains": plain(found.clocks), "attributes": later}
 
 
-async def _domains(agent: ScmiAgent, poll: bool) -> list[Domain]:
-    found = []
-    for number in range((await agent.clock.attributes(poll=poll)).clocks):
-        try:
-            about = await agent.clock.clock_attributes(number, poll=poll)
-        except ScmiError:
-            continue  # not for this agent
-        found.append(await _named(agent, number, about, poll))
-    return found
+async def _count(agent: ScmiAgent, poll: bool) -> int:
+    return (await agent.clock.attributes(poll=poll)).clocks
 
 
-async def _domain(agent: ScmiAgent, number: int, poll: bool) -> Domain | None:
-    clocks = (await agent.clock.attributes(poll=poll)).clocks
-    about = await agent.clock.clock_attributes(number, poll=poll)
-    return await _named(agent, number, about, poll) if number < clocks else None
-
-
-async def _named(agent: ScmiAgent, number: int, about: clock.ClockAttributes, poll: bool) -> Domain:
-    name = about.name
-    if about.attributes & clock.ATTR_EXTENDED_NAME:
-        name = await agent.clock.name_get(number, poll=poll)
-    return Domain(number, name, about)
+_DOMAINS: Final = Numbered(
+    _count,
+    lambda agent: agent.clock.clock_attributes,
+    lambda agent: agent.clock.name_get,
+    clock.ATTR_EXTENDED_NAME,
+)
 
 
 async def _rate(agent: ScmiAgent, domain: Domain, poll: bool) -> Cell:
@@ -52,11 +57,7 @@ async def _enabled(agent: ScmiAgent, domain: Domain, poll: bool) -> Cell:
 
 async def _rates(agent: ScmiAgent, domain: Domain, poll: bool) -> Cell:
     found = await agent.clock.describe_rates(domain.id, poll=poll)
-    if found.triplet:
-        lowest, highest, step = found.rates
-        text = f"{hertz(lowest)} to {hertz(highest)} in steps of {hertz(step)}"
-        return Cell({"min": lowest, "max": highest, "step": step}, text)
-    return Cell(found.rates, ", ".join(map(hertz, found.rates)))
+    return choices(found.rates, found.triplet, hertz)
 
 
 async def _latency(_agent: ScmiAgent, domain: Domain, _poll: bool) -> Cell:
@@ -106,11 +107,11 @@ async def _set_enabled(agent: ScmiAgent, domain: Domain, words: list[str], poll:
 
 
 def _rate_changed(event: clock.RateEvent, _domain: Domain) -> Record:
-    return {"rate": Cell(event.rate, hertz(event.rate)), "agent": Cell(event.agent, f"by agent {event.agent}")}
+    return {"rate": Cell(event.rate, hertz(event.rate)), "agent": by_agent(event.agent)}
 
 
 CLOCK = View(
-    "clock", clock.PROTOCOL.value, _summary, _domains, _describe, _domain,
+    "clock", clock.PROTOCOL.value, _summary, _DOMAINS.domains, _describe, _DOMAINS.domain,
     attributes=(
         Attribute("rate", "what it runs at", _rate, _set_rate, "HZ [down|up|auto] [async]"),
         Attribute("enabled", "is it on?", _enabled, _set_enabled, "on|off"),

@@ -128,7 +128,7 @@ def describe(
             rows = [await view.describe(agent, each, poll) for each in await view.domains(agent, poll)]
             document[view.name] = [values(row) for row in rows]
             if not as_json:
-                typer.echo("\n" * (at > 0), nl=False)
+                typer.echo("\n" * (at > 0) + f"{view.name}\n" * (one is None), nl=False)
                 print_record(rows[0]) if len(rows) == 1 else print_table(view.name, rows)
         if as_json:
             print_json(document)

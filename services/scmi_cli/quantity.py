@@ -17,6 +17,7 @@ _SYMBOLS: Final = {
     "meters_per_second": "m/s", "meters_per_second_squared": "m/s²", "none": "", "unspecified": "",
 }  # fmt: skip
 _TYPES: Final = {number: name for name, number in SENSOR_TYPES.items()}
+_VOLTS: Final = {"": 0, "uV": 0, "µV": 0, "mV": 3, "V": 6}
 _NUMBER: Final = re.compile(r"([-+]?[0-9][0-9_]*(?:\.[0-9]+)?) ?(\D*)")
 
 
@@ -37,6 +38,26 @@ def parse_hertz(text: str) -> int:
     value = Decimal(found[1]).scaleb(power)
     if value != int(value) or not 0 <= value < 1 << 64:
         raise ConfigError("rate", "", f"{text!r} is not a whole number of Hz below 2^64")
+    return int(value)
+
+
+def volts(level: int) -> str:
+    """``900 mV`` for 900000 µV; never rounded."""
+    for prefix, power in (("", 6), ("m", 3)):
+        if abs(level) >= 10**power:
+            return f"{_plain(Decimal(level).scaleb(-power).normalize())} {prefix}V"
+    return f"{level} µV"
+
+
+def parse_volts(text: str) -> int:
+    """µV from ``900000``, ``900mV``, ``0.9V``, ``-5V``. Raises ConfigError."""
+    found = _NUMBER.fullmatch(text)
+    power = _VOLTS.get(found[2]) if found else None
+    if found is None or power is None:
+        raise ConfigError("level", "", f"{text!r} is not a voltage such as 900000, 900mV or 0.9V")
+    value = Decimal(found[1]).scaleb(power)
+    if value != int(value) or not -(1 << 31) <= value < 1 << 31:
+        raise ConfigError("level", "", f"{text!r} is not a whole number of µV of 32 bits")
     return int(value)
 
 

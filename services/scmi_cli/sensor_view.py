@@ -25,7 +25,7 @@ async def _domains(agent: ScmiAgent, poll: bool) -> list[Domain]:
 
 async def _domain(agent: ScmiAgent, number: int, poll: bool) -> Domain | None:
     if number >= (await agent.sensor.attributes(poll=poll)).sensors:
-        await agent.sensor.config_get(number, poll=poll)  # a sensor that there is not is refused
+        await agent.sensor.reading_get(number, poll=poll)  # a sensor that there is not is refused
         return None
     about = await agent.sensor.descriptor(number, poll=poll)
     return None if about is None else await _named(agent, about, poll)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from common.errors import ConfigError, ScmiError
 from common.scmi.status import ProtocolId, status_name
@@ -86,6 +86,61 @@ class View:
         return found
 
 
+class About(Protocol):
+    """Attributes of a domain, as all protocols of numbered domains have them."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def attributes(self) -> int: ...
+
+
+class NameGet(Protocol):
+    async def __call__(self, number: int, /, *, poll: bool) -> str: ...
+
+
+class AboutGet(Protocol):
+    async def __call__(self, number: int, /, *, poll: bool) -> About: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """Domains that are numbered from 0 on: :attr:`View.domains` and :attr:`View.domain` of their protocol.
+
+    There are ``count(agent, poll)`` of them. ``about`` and ``name`` are commands of the agent's client: a domain's
+    attributes, and its name where they have the bit ``extended``. ``raw(agent, number, about, poll)`` is what the view
+    keeps of a domain; without, the attributes.
+    """
+
+    count: Callable[[ScmiAgent, bool], Awaitable[int]]
+    about: Callable[[ScmiAgent], AboutGet]
+    name: Callable[[ScmiAgent], NameGet]
+    extended: int
+    raw: Callable[[ScmiAgent, int, Any, bool], Awaitable[Any]] | None = None
+
+    async def domains(self, agent: ScmiAgent, poll: bool) -> list[Domain]:
+        found = []
+        for number in range(await self.count(agent, poll)):
+            try:
+                about = await self.about(agent)(number, poll=poll)
+            except ScmiError:
+                continue  # not for this agent
+            found.append(await self._named(agent, number, about, poll))
+        return found
+
+    async def domain(self, agent: ScmiAgent, number: int, poll: bool) -> Domain | None:
+        count = await self.count(agent, poll)
+        about = await self.about(agent)(number, poll=poll)
+        return await self._named(agent, number, about, poll) if number < count else None
+
+    async def _named(self, agent: ScmiAgent, number: int, about: About, poll: bool) -> Domain:
+        name = about.name
+        if about.attributes & self.extended:
+            name = await self.name(agent)(number, poll=poll)
+        return Domain(number, name, about if self.raw is None else await self.raw(agent, number, about, poll))
+
+
 def protocol_name(number: int) -> str:
     """``clock`` for 0x14; what belongs to a vendor is its number."""
     try:
@@ -134,6 +189,28 @@ def parse_flag(words: list[str]) -> bool:
     if said is None:
         raise ConfigError("value", "", f"{' '.join(words)!r}: on or off is wanted")
     return said
+
+
+def yes(value: bool) -> Cell:
+    return Cell(value, "yes" if value else "no")
+
+
+def by_agent(number: int) -> Cell:
+    """Who did what a notification tells."""
+    return Cell(number, f"by agent {number}")
+
+
+def choices(values: list[int], triplet: bool, text: Callable[[int], str]) -> Cell:
+    """What something can be set to: all values, or with ``triplet`` the lowest, the highest and the step."""
+    if not triplet:
+        return Cell(values, ", ".join(map(text, values)))
+    lowest, highest, step = values
+    return span(lowest, highest, step, text)
+
+
+def span(lowest: int, highest: int, step: int, text: Callable[[int], str]) -> Cell:
+    value = {"min": lowest, "max": highest, "step": step}
+    return Cell(value, f"{text(lowest)} to {text(highest)} in steps of {text(step)}")
 
 
 def plain(value: int | str) -> Cell:

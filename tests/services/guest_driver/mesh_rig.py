@@ -17,7 +17,7 @@ from services.gic_its.config import ItsConfig
 from services.gic_its.shell import ItsService
 from services.guest_driver.config import GuestConfig, WorkloadConfig
 from services.guest_driver.shell import GuestService
-from services.scmi_platform.config import ScmiConfig
+from services.scmi_platform.config import DEFAULT_BOARD, ScmiConfig
 from services.scmi_platform.shell import ScmiService
 from services.vdpa_nic.config import BackendConfig, NicConfig
 from services.vdpa_nic.shell import NicService
@@ -81,6 +81,7 @@ class Mesh:
         self.workload = {"map_seconds": 0.05, "inv_seconds": 0.05, "scmi_workers": 2, "net_window": 32} | workload
         self.backend = BackendConfig()
         self.guests = 1
+        self.board = str(DEFAULT_BOARD)
         self.services: dict[str, Any] = {}
         self.tasks: dict[str, asyncio.Task[int]] = {}
         MADE.append(self)
@@ -103,7 +104,7 @@ class Mesh:
         if name == "its":
             return ItsService(ItsConfig(**base))
         if name == "scmi":
-            return ScmiService(ScmiConfig(its=its, **base))
+            return ScmiService(ScmiConfig(its=its, board=self.board, **base))
         return NicService(NicConfig(its=its, queue_size=64, backend=self.backend, **base))
 
     async def start(self, *names: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from common.memory import GuestMemory
 from common.runtime.world import AsyncWorld
 from common.scmi import header
+from common.virtio.device_core import Transport
 from common.virtio.msi_source import MsiSource
 from common.virtio.split_driver import SplitDriver
 from common.virtio.split_layout import SplitLayout
@@ -27,7 +28,9 @@ from services.guest_driver.scmi_virtio import TxChannel
 from services.guest_driver.scmi_virtio_rx import RxChannel
 from services.scmi_platform.agents import Agents
 from services.scmi_platform.board import Board
-from services.scmi_platform.core import FEATURES, IDENTITY, ScmiDevice
+from services.scmi_platform.boards.agent import ProfileName
+from services.scmi_platform.core import FEATURES, ScmiCore
+from services.scmi_platform.mesh_device import IDENTITY, ScmiDevice
 from tests.common.virtio.ringkit import bring_up
 
 BOARD = Path(__file__).parents[1] / "scmi_platform" / "board_small.toml"
@@ -40,8 +43,8 @@ def quiet(_event: str, **_fields: object) -> None:
     """A log that nobody reads."""
 
 
-class Held(ScmiDevice):
-    """A device that can keep commands back, so that a test answers them in an order of its own."""
+class Held(ScmiCore):
+    """A device core that can keep commands back, so that a test answers them in an order of its own."""
 
     holding = False
 
@@ -49,15 +52,15 @@ class Held(ScmiDevice):
         super().__init__(*args, **kwargs)
         self.held: list[tuple[int, bytes, int]] = []
 
-    def _command(self, cmdq: Any, head: int, request: bytes, room: int) -> None:
+    def _command(self, head: int, request: bytes, room: int) -> None:
         if self.holding:
             self.held.append((head, request, room))
         else:
-            super()._command(cmdq, head, request, room)
+            super()._command(head, request, room)
 
     def let_go(self, at: int = 0) -> None:
         """Answer the held command number ``at``."""
-        super()._command(self.queues[CMDQ], *self.held.pop(at))
+        super()._command(*self.held.pop(at))
 
 
 class Loop:
@@ -74,6 +77,7 @@ class Loop:
         polling: bool = True,
         atomic: bool = True,
         threshold_us: int = 0,
+        profile: ProfileName = "scmi-3.2",
     ) -> None:
         self.now = 100.0
         self.world = AsyncWorld()
@@ -99,9 +103,10 @@ class Loop:
             key_of=lambda generation: IDENTITY if generation == 0 else None,
             clock=lambda: self.now,
         )
-        self.agents = Agents(Board.load(board), lambda: self.now)
+        self.agents = Agents(Board.load(board).with_profile(profile), lambda: self.now)
         self.board = board
-        self.device: Held
+        self.device: ScmiDevice
+        self.core: Held
         self.new_device()
         self.waits: list[tuple[int, float]] = []
         self.workqueue = self.world.new(WorkQueue, self.world)
@@ -109,8 +114,8 @@ class Loop:
             ScmiAgent, self.world, self.log, timeout=timeout, atomic_threshold_us=threshold_us,
             now_ns=lambda: int(self.now * 1e9),
         )  # fmt: skip
-        for client in (self.agent.base, self.agent.clock, self.agent.sensor):
-            self.agent.notifications.register_protocol_events(client.events())
+        for events in self.agent.event_tables():
+            self.agent.notifications.register_protocol_events(events)
         self.logged: list[tuple[str, dict[str, object]]] = []
         bell = self.port.doorbell
         self.tx = self.world.new(
@@ -137,16 +142,18 @@ class Loop:
 
     def new_device(self) -> None:
         agent = self.agents.allot("vm0")
-        self.device = Held(
-            self.agents.platform,
-            agent,
-            send=self.to_guest.append,
-            msi=MsiSource("vm0", 16, self._msi),
-            clock=lambda: self.now,
-            log=quiet,
-            observe=lambda queue, seconds: self.waits.append((queue, seconds)),
+
+        def make_core(device: Transport) -> Held:
+            self.core = Held(
+                self.agents.platform, agent, device, clock=lambda: self.now,
+                observe=lambda queue, seconds: self.waits.append((queue, seconds)),
+            )  # fmt: skip
+            return self.core
+
+        self.device = ScmiDevice(
+            make_core, send=self.to_guest.append, msi=MsiSource("vm0", 16, self._msi), clock=lambda: self.now, log=quiet
         )
-        self.agents.attach(agent, self.device)
+        self.agents.attach(agent, self.core)
 
     def _msi(self, message: Message) -> None:
         assert isinstance(message, Msi)
@@ -264,6 +271,12 @@ class Loop:
         assert not set(map(id, free)) & set(map(id, ring + pending + polled)), "a free message is in use"
         assert len(set(map(id, free + ring + pending + polled))) == self.tx.max_msg, "a message is lost"
         assert all(msg.users.load() == 0 for msg in free)
+
+
+def check_waits(loop: Loop, poll: bool) -> None:
+    """Every response was waited for as ``poll`` says."""
+    stats = loop.agent.stats
+    assert (stats.response_polled_ok > 0, stats.response_ok > 0) == (poll, not poll)
 
 
 async def turns(count: int = 8) -> None:

@@ -91,7 +91,7 @@ async def test_a_status_is_an_error_that_names_the_command(loop: Loop) -> None:
 async def test_the_reply_is_cut_to_what_was_expected(loop: Loop) -> None:
     got = await loop.run(loop.agent.do_xfer(CLOCK, GET, bytes(4), expect=3))
     assert got == (300).to_bytes(8, "little")[:3]
-    assert loop.device.scmi_stats.truncated == 1
+    assert loop.core.stats.truncated == 1
 
 
 async def test_mixed_and_many(loop: Loop) -> None:
@@ -116,13 +116,13 @@ async def test_mixed_and_many(loop: Loop) -> None:
 
 
 async def test_replies_out_of_order(loop: Loop) -> None:
-    loop.device.holding = True
+    loop.core.holding = True
     tasks = [spawn(rate_get(loop, n, poll=n % 2 == 1)) for n in (0, 1, 3)]
     await turns()
     while loop.device_turn():
         pass
     for at in (2, 0, 0):
-        loop.device.let_go(at)
+        loop.core.let_go(at)
         loop.device.batch_end()
         loop.settle()
         await turns()
@@ -131,7 +131,7 @@ async def test_replies_out_of_order(loop: Loop) -> None:
 
 
 async def test_busy_when_all_messages_are_in_flight(loop: Loop) -> None:
-    loop.device.holding = True
+    loop.core.holding = True
     tasks = [spawn(rate_get(loop, poll=n % 2 == 0)) for n in range(8)]
     await turns()
     with pytest.raises(ChannelBusyError):
@@ -143,7 +143,7 @@ async def test_busy_when_all_messages_are_in_flight(loop: Loop) -> None:
     loop.accounted()
     loop.settle()
     for _ in range(8):
-        loop.device.let_go()
+        loop.core.let_go()
     loop.device.batch_end()
     await loop.run(asyncio.gather(*tasks))
     loop.accounted()
@@ -184,11 +184,11 @@ async def test_a_message_that_is_too_long_is_our_own_mistake(loop: Loop) -> None
 
 
 async def test_tokens_go_up_and_skip_those_in_flight(loop: Loop) -> None:
-    loop.device.holding = True
+    loop.core.holding = True
     held = spawn(rate_get(loop))
     await turns()
     loop.settle()
-    loop.device.holding = False
+    loop.core.holding = False
     agent = loop.agent
     assert list(agent.in_flight) == [0]
     for _ in range(header.TOKENS - 1):
@@ -196,7 +196,7 @@ async def test_tokens_go_up_and_skip_those_in_flight(loop: Loop) -> None:
     assert agent._next_id == header.TOKENS
     await loop.run(rate_get(loop))  # 0 is still taken
     assert agent._next_id == header.TOKENS + 2
-    loop.device.let_go()
+    loop.core.let_go()
     loop.device.batch_end()
     await loop.run(held)
     assert not agent.in_flight
@@ -243,14 +243,14 @@ async def test_a_late_reply_that_another_polling_loop_dequeues_goes_to_the_worke
     loop: Loop, late_polled: bool
 ) -> None:
     loop.interrupts = False
-    loop.device.holding = True
+    loop.core.holding = True
     with pytest.raises(XferTimeoutError):
         await rate_get(loop, poll=late_polled, timeout=0.01)
     task = spawn(rate_get(loop, 1, poll=True))
     await turns()
     loop.settle()
-    loop.device.let_go(0)
-    loop.device.let_go(0)
+    loop.core.let_go(0)
+    loop.core.let_go(0)
     loop.device.batch_end()
     assert await loop.run(task) == (1500).to_bytes(8, "little")
     await turns()
@@ -263,12 +263,12 @@ async def test_a_late_reply_that_another_polling_loop_dequeues_goes_to_the_worke
 async def test_a_reply_that_another_loop_dequeued_as_time_ran_out_is_taken(loop: Loop) -> None:
     """Polled message marked POLL_DONE by another loop, its own poller not run since: not lost, not timed out."""
     loop.interrupts = False
-    loop.device.holding = True
+    loop.core.holding = True
     first, second = spawn(rate_get(loop, 0, poll=True)), spawn(rate_get(loop, 1, poll=True))
     await turns()
     loop.settle()
-    loop.device.let_go(1)
-    loop.device.let_go(0)
+    loop.core.let_go(1)
+    loop.core.let_go(0)
     loop.device.batch_end()
     assert list(await loop.run(asyncio.gather(first, second))) == [
         (300).to_bytes(8, "little"),
@@ -294,14 +294,14 @@ async def test_a_polling_loop_hands_others_replies_to_the_worker(loop: Loop) -> 
 
 async def answered_with(loop: Loop, *answers: bytes) -> asyncio.Task[Any]:
     """Send one command; have the device answer its chain, and then inject further messages on the eventq."""
-    loop.device.holding = True
+    loop.core.holding = True
     task = spawn(rate_get(loop, timeout=0.05))
     await turns()
     loop.settle()
-    head, _, _ = loop.device.held.pop()
+    head, _, _ = loop.core.held.pop()
     loop.device.queues[CMDQ].complete(head, answers[0])
     for answer in answers[1:]:
-        event, _ = loop.device.buffers.popleft()
+        event, _ = loop.core.buffers.popleft()
         loop.device.queues[EVENTQ].complete(event, answer)
     loop.device.batch_end()
     loop.settle()
@@ -353,12 +353,12 @@ async def test_a_second_reply_is_not_delivered(loop: Loop) -> None:
 
 
 async def test_a_polled_reply_under_another_header(loop: Loop) -> None:
-    loop.device.holding = True
+    loop.core.holding = True
     loop.interrupts = False
     task = spawn(rate_get(loop, poll=True))
     await turns()
     loop.settle()
-    head, _, _ = loop.device.held.pop()
+    head, _, _ = loop.core.held.pop()
     loop.device.queues[CMDQ].complete(head, header.HEADER.pack(header.pack(CLOCK, GET, 9)) + bytes(12))
     loop.device.batch_end()
     with pytest.raises(ScmiError) as raised:
@@ -385,17 +385,17 @@ async def test_a_broken_ring_ends_the_wait(loop: Loop) -> None:
 @pytest.mark.parametrize("delayed", [False, True])
 async def test_a_polled_command_that_was_complete_before_the_ring_broke(loop: Loop, delayed: bool) -> None:
     """The interrupt, or the delayed response, had ended the wait; the loop has not run since."""
-    loop.device.holding = True
+    loop.core.holding = True
     task = spawn(reading_later_polled(loop) if delayed else rate_get(loop, poll=True))
     await turns()
     loop.settle()
-    word = int.from_bytes(loop.device.held[0][1][:4], "little")
+    word = int.from_bytes(loop.core.held[0][1][:4], "little")
     if delayed:
         loop.agent.responses.delayed_response(
             header.as_delayed(word), header.HEADER.pack(header.as_delayed(word)) + bytes(4) + b"late"
         )
     else:
-        loop.device.let_go()
+        loop.core.let_go()
         loop.device.batch_end()
         loop.settle()
     loop.memory.view(loop.layouts[CMDQ].device, 2, "H")[1] = 999
@@ -407,7 +407,7 @@ async def test_a_polled_command_that_was_complete_before_the_ring_broke(loop: Lo
 
 
 async def test_a_broken_ring_that_the_worker_finds_ends_every_wait(loop: Loop) -> None:
-    loop.device.holding = True
+    loop.core.holding = True
     tasks = [spawn(rate_get(loop)), spawn(rate_get(loop, poll=True)), spawn(reading_later(loop))]
     await turns()
     loop.settle()
@@ -443,7 +443,7 @@ async def test_a_broken_eventq_ends_the_waits_for_delayed_responses(loop: Loop) 
 @pytest.mark.parametrize("sent", [True, False])
 async def test_no_delayed_response_is_waited_for_once_the_eventq_is_broken(loop: Loop, sent: bool) -> None:
     """Not by a command whose response is still under way, and not by one that is sent later."""
-    loop.device.holding = True
+    loop.core.holding = True
     if sent:
         task = spawn(reading_later(loop))
         await turns()
@@ -455,7 +455,7 @@ async def test_no_delayed_response_is_waited_for_once_the_eventq_is_broken(loop:
         task = spawn(reading_later(loop))
         await turns()
         loop.settle()
-    loop.device.let_go()
+    loop.core.let_go()
     loop.device.batch_end()
     with pytest.raises(RingError, match=r"used\.idx"):
         await loop.run(task)
@@ -490,21 +490,21 @@ async def test_delayed_response(loop: Loop) -> None:
 
 
 async def test_a_delayed_response_before_its_response(loop: Loop) -> None:
-    loop.device.holding = True
+    loop.core.holding = True
     task = spawn(reading_later(loop))
     await turns()
     loop.settle()
-    _, request, _ = loop.device.held[0]
+    _, request, _ = loop.core.held[0]
     word = header.as_delayed(int.from_bytes(request[:4], "little"))
     early = header.HEADER.pack(word) + bytes(4) + bytes(4) + (7).to_bytes(8, "little") + bytes(8)
-    event, _ = loop.device.buffers.popleft()
+    event, _ = loop.core.buffers.popleft()
     loop.device.queues[EVENTQ].complete(event, early)
     loop.device.batch_end()
     loop.settle()
     assert (await task)[0].value == 7
     assert list(loop.agent.in_flight), "the response itself is still owed"
     loop.accounted()
-    loop.device.let_go()
+    loop.core.let_go()
     loop.device.batch_end()
     loop.settle()
     assert loop.agent.stats.err_msg_unexpected == 1
@@ -514,19 +514,19 @@ async def test_a_delayed_response_before_its_response(loop: Loop) -> None:
 
 
 async def test_a_response_right_behind_the_delayed_one_that_overtook_it(loop: Loop) -> None:
-    loop.device.holding = True
+    loop.core.holding = True
     task = spawn(reading_later(loop))
     await turns()
     loop.settle()
-    _, request, _ = loop.device.held[0]
+    _, request, _ = loop.core.held[0]
     word = header.as_delayed(int.from_bytes(request[:4], "little"))
-    event, _ = loop.device.buffers.popleft()
+    event, _ = loop.core.buffers.popleft()
     loop.device.queues[EVENTQ].complete(
         event, header.HEADER.pack(word) + bytes(4) + bytes(4) + (7).to_bytes(8, "little") + bytes(8)
     )
     loop.device.batch_end()
     loop.settle()
-    loop.device.let_go()
+    loop.core.let_go()
     loop.device.batch_end()
     loop.settle()  # the waiter has not run in between
     assert (await task)[0].value == 7
@@ -536,13 +536,13 @@ async def test_a_response_right_behind_the_delayed_one_that_overtook_it(loop: Lo
 
 
 async def test_an_early_delayed_response_ends_a_polled_wait_and_the_message_stays_the_devices(loop: Loop) -> None:
-    loop.device.holding = True
+    loop.core.holding = True
     payload = (0).to_bytes(4, "little") + (1).to_bytes(4, "little")
     task = spawn(loop.agent.do_xfer_with_response(SENSOR, 6, payload, poll=True))
     await turns()
     loop.settle()
-    _, request, _ = loop.device.held[0]
-    event, _ = loop.device.buffers.popleft()
+    _, request, _ = loop.core.held[0]
+    event, _ = loop.core.buffers.popleft()
     word = header.as_delayed(int.from_bytes(request[:4], "little"))
     loop.device.queues[EVENTQ].complete(event, header.HEADER.pack(word) + bytes(4) + b"early")
     loop.device.batch_end()
@@ -550,7 +550,7 @@ async def test_an_early_delayed_response_ends_a_polled_wait_and_the_message_stay
     assert await task == b"early"
     assert len(loop.tx.free_list) == loop.tx.max_msg - 1
     loop.accounted()
-    loop.device.let_go()
+    loop.core.let_go()
     loop.device.batch_end()
     loop.settle()
     await turns()
@@ -560,16 +560,16 @@ async def test_an_early_delayed_response_ends_a_polled_wait_and_the_message_stay
 
 
 async def test_a_poller_that_finds_both_responses_owes_nothing(loop: Loop) -> None:
-    loop.device.holding = True
+    loop.core.holding = True
     payload = (0).to_bytes(4, "little") + (1).to_bytes(4, "little")
     task = spawn(loop.agent.do_xfer_with_response(SENSOR, 6, payload, poll=True))
     await turns()
     loop.settle()
-    _, request, _ = loop.device.held[0]
-    event, _ = loop.device.buffers.popleft()
+    _, request, _ = loop.core.held[0]
+    event, _ = loop.core.buffers.popleft()
     word = header.as_delayed(int.from_bytes(request[:4], "little"))
     loop.device.queues[EVENTQ].complete(event, header.HEADER.pack(word) + bytes(4) + b"early")
-    loop.device.let_go()
+    loop.core.let_go()
     loop.device.batch_end()
     loop.interrupts = False
     loop.settle()
@@ -622,16 +622,16 @@ async def test_a_delayed_response_with_an_error(loop: Loop) -> None:
     await loop.ticks(1.0)
     with pytest.raises(ScmiError, match="SENSOR_READING_COMPLETE") as raised:
         await task
-    assert raised.value.status == Status.GENERIC_ERROR
+    assert raised.value.status == Status.PROTOCOL_ERROR
 
 
 # --- the channel goes away --------------------------------------------------------------------------------------------
 
 
 async def test_close_ends_every_wait(loop: Loop) -> None:
-    loop.device.holding = True
+    loop.core.holding = True
     tasks = [spawn(rate_get(loop, poll=poll)) for poll in (False, True)]
-    loop.device.holding = False
+    loop.core.holding = False
     tasks.append(spawn(reading_later(loop)))
     await turns()
     loop.settle()
@@ -682,7 +682,7 @@ async def test_another_channel_ends_the_wait_for_a_delayed_response(loop: Loop) 
 @pytest.mark.parametrize("poll", [False, True])
 async def test_a_restart_with_commands_in_flight(loop: Loop, poll: bool) -> None:
     """Every buffer completes exactly once; what may not be done twice is answered with COMMS_ERROR."""
-    loop.device.holding = True
+    loop.core.holding = True
     get = spawn(rate_get(loop, poll=poll))
     later = spawn(loop.agent.sensor.reading_get_async(0))
     await turns()
@@ -694,7 +694,7 @@ async def test_a_restart_with_commands_in_flight(loop: Loop, poll: bool) -> None
     assert await loop.run(get) == (300).to_bytes(8, "little")
     stats = loop.agents.platform.stats
     assert (stats.re_executed, stats.refused_after_reset) == (1, 1)
-    assert len(loop.device.buffers) == loop.rx.max_msg, "the eventq's buffers came again"
+    assert len(loop.core.buffers) == loop.rx.max_msg, "the eventq's buffers came again"
     loop.accounted()
     assert len(loop.tx.free_list) == loop.tx.max_msg
     assert await loop.run(rate_get(loop, poll=poll)) == (300).to_bytes(8, "little")
@@ -819,19 +819,19 @@ async def test_polling_on_a_transport_that_cannot() -> None:
 
 async def test_a_late_response_leaves_the_token_to_the_delayed_one(loop: Loop) -> None:
     """It may come after any number of younger commands: were the token free, it would be one of theirs."""
-    loop.device.holding = True
+    loop.core.holding = True
     task = spawn(reading_later(loop, timeout=0.05))
     await turns()
     loop.settle()
-    _, request, _ = loop.device.held[0]
+    _, request, _ = loop.core.held[0]
     with pytest.raises(XferTimeoutError):
         await task
-    loop.device.let_go()
+    loop.core.let_go()
     loop.device.batch_end()
     loop.settle()
     assert (loop.agent.stats.err_msg_unexpected, loop.agent.stats.err_msg_late) == (1, 1)
     assert list(loop.agent.in_flight)
-    event, _ = loop.device.buffers.popleft()
+    event, _ = loop.core.buffers.popleft()
     word = header.as_delayed(int.from_bytes(request[:4], "little"))
     loop.device.queues[EVENTQ].complete(event, header.HEADER.pack(word) + bytes(12))
     loop.device.batch_end()
@@ -842,13 +842,13 @@ async def test_a_late_response_leaves_the_token_to_the_delayed_one(loop: Loop) -
 
 async def test_what_is_not_owed_does_not_free_a_token(loop: Loop) -> None:
     """The command timed out and its chain is the platform's still: another message under its token changes nothing."""
-    loop.device.holding = True
+    loop.core.holding = True
     task = spawn(rate_get(loop, timeout=0.05))
     await turns()
     loop.settle()
     with pytest.raises(XferTimeoutError):
         await task
-    event, _ = loop.device.buffers.popleft()
+    event, _ = loop.core.buffers.popleft()
     loop.device.queues[EVENTQ].complete(event, header.HEADER.pack(header.pack(CLOCK, GET + 1, 0)) + bytes(12))
     loop.device.batch_end()
     loop.settle()
@@ -858,12 +858,12 @@ async def test_what_is_not_owed_does_not_free_a_token(loop: Loop) -> None:
 
 @pytest.mark.parametrize("poll", [False, True])
 async def test_a_malformed_response_is_counted_once(loop: Loop, poll: bool) -> None:
-    loop.device.holding = True
+    loop.core.holding = True
     loop.interrupts = not poll
     task = spawn(rate_get(loop, poll=poll))
     await turns()
     loop.settle()
-    head, _, _ = loop.device.held.pop()
+    head, _, _ = loop.core.held.pop()
     loop.device.queues[CMDQ].complete(head, b"")
     loop.device.batch_end()
     loop.settle()

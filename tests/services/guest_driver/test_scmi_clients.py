@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,21 +12,9 @@ from common.scmi import base, clock, sensor
 from common.scmi.status import ProtocolId, Status
 from services.guest_driver.notify_events import Notification
 from services.guest_driver.scmi_client import went_on
+from services.guest_driver.scmi_clock import ClockClient
 from services.guest_driver.scmi_sensor import SensorClient
-from tests.services.guest_driver.scmi_loop import Loop
-
-
-@pytest.fixture
-async def loop() -> AsyncIterator[Loop]:
-    made = Loop()
-    await made.start()
-    yield made
-    await made.world.close()
-
-
-@pytest.fixture(params=[False, True], ids=["sleeping", "polling"])
-def poll(request: Any) -> bool:
-    return bool(request.param)
+from tests.services.guest_driver.scmi_loop import Loop, check_waits
 
 
 async def test_base(loop: Loop, poll: bool) -> None:
@@ -48,9 +35,7 @@ async def test_base(loop: Loop, poll: bool) -> None:
         await client.reset_agent_configuration(1, poll=poll)
 
     await loop.run(work())
-    stats = loop.agent.stats
-    assert (stats.response_polled_ok > 0) == poll
-    assert (stats.response_ok > 0) != poll
+    check_waits(loop, poll)
 
 
 async def test_clock(loop: Loop, poll: bool) -> None:
@@ -95,9 +80,9 @@ async def test_a_clock_is_polled_for_within_the_threshold(
     for number in range(2):
         before = stats.sent_ok
         await loop.run(client.config_set(0, True))
-        assert stats.sent_ok - before == 1 + (asked and not number), "the latency is asked for once"
+        assert stats.sent_ok - before == (1 if number else 2 + asked), "version and latency are asked for once"
     assert await loop.run(client.config_get(0))
-    assert stats.response_polled_ok == (3 if polled else 0)
+    assert stats.response_polled_ok == (4 if polled else 0)
     assert client.enable_latencies.get(0) == (7 if asked else None)
     await loop.world.close()
 
@@ -108,15 +93,15 @@ async def test_a_clock_polls_as_it_is_told_and_not_where_the_latency_is_unknown(
     client, stats = loop.agent.clock, loop.agent.stats
     await loop.run(client.config_set(0, True, poll=False))
     await loop.run(client.config_get(0, poll=False))
-    assert (stats.sent_ok, stats.response_polled_ok) == (2, 0)
+    assert (stats.sent_ok, stats.response_polled_ok) == (3, 0)  # and once the version
     await loop.run(client.config_set(1, True, poll=True))
     await loop.run(client.config_get(1, poll=True))
-    assert (stats.sent_ok, stats.response_polled_ok) == (4, 2)
+    assert (stats.sent_ok, stats.response_polled_ok) == (5, 2)
     # clock 1 does not say how long it takes: 0 is for ever
     assert (await loop.run(client.clock_attributes(1))).enable_latency == 0
     await loop.run(client.config_set(1, False))
     assert not await loop.run(client.config_get(1))
-    assert (stats.sent_ok, stats.response_polled_ok) == (7, 2), "clock_attributes() has told"
+    assert (stats.sent_ok, stats.response_polled_ok) == (8, 2), "clock_attributes() has told"
     await loop.world.close()
 
 
@@ -253,7 +238,7 @@ async def test_no_such_command(loop: Loop) -> None:
         await loop.run(loop.agent.clock.message_attributes(0x77))
     assert raised.value.status == Status.NOT_FOUND
     with pytest.raises(ScmiError):
-        await loop.run(loop.agent.clock.negotiate(0x10000))
+        await loop.run(loop.agent.clock.negotiate(0x40000))
 
 
 def test_an_iteration_that_makes_no_progress_ends() -> None:
@@ -268,3 +253,28 @@ def test_an_iteration_that_grows_ends() -> None:
     assert not went_on("X", 1, 0, 9), "fewer than promised is no endless loop"
     with pytest.raises(ScmiError, match="1 returned, 9 remaining, of 9"):
         went_on("X", 1, 9, 9)
+
+
+class Replies:
+    """An agent whose platform answers with these (what is listed, how many remain), whatever it is asked."""
+
+    def __init__(self, *replies: tuple[list[int], int]) -> None:
+        self.replies = [clock.build_parents(*one) for one in replies]
+        self.asked: list[bytes] = []
+
+    async def do_xfer(self, _protocol: int, _message: int, payload: bytes, **_kwargs: Any) -> bytes:
+        self.asked.append(payload)
+        return self.replies.pop(0)
+
+
+async def test_a_list_of_several_messages() -> None:
+    agent: Any = Replies(([4, 5], 2), ([6, 7], 0))
+    assert await ClockClient(agent, {}).parents(3) == [4, 5, 6, 7]
+    assert agent.asked == [clock.POSSIBLE_PARENTS.pack(3, 0), clock.POSSIBLE_PARENTS.pack(3, 2)]
+
+
+async def test_a_list_that_never_ends() -> None:
+    agent: Any = Replies(([4], 2), ([5], 2), ([6], 0))
+    with pytest.raises(ScmiError, match=r"CLOCK_POSSIBLE_PARENTS_GET .* 1 returned, 2 remaining, of 2"):
+        await ClockClient(agent, {}).parents(3)
+    assert len(agent.asked) == 2

@@ -22,7 +22,8 @@ from services.guest_driver.scmi_driver import CMDQ, EVENTQ, FEATURES, ScmiDriver
 from services.guest_driver.scmi_notify import QUEUED
 from services.scmi_platform.agents import Agents
 from services.scmi_platform.board import Board
-from services.scmi_platform.core import ScmiDevice
+from services.scmi_platform.core import ScmiCore
+from services.scmi_platform.mesh_device import ScmiDevice
 from tests.common.virtio.ringkit import bring_up
 from tests.services.scmi_platform.scmi_rig import SMALL
 
@@ -68,10 +69,10 @@ class Rig:
         self.agents = Agents(Board.load(SMALL), lambda: self.now)
         agent = self.agents.allot("vm0")
         self.device = ScmiDevice(
-            self.agents.platform, agent, send=self.to_guest.append, msi=MsiSource("vm0", 16, lambda _m: None),
-            clock=lambda: self.now, log=quiet, observe=lambda _queue, _seconds: None,
+            lambda device: ScmiCore(self.agents.platform, agent, device, clock=lambda: self.now),
+            send=self.to_guest.append, msi=MsiSource("vm0", 16, lambda _m: None), clock=lambda: self.now, log=quiet,
         )  # fmt: skip
-        self.agents.attach(agent, self.device)
+        self.agents.attach(agent, self.device.core)
 
     def bring_up(self) -> None:
         self.new_device()

@@ -334,7 +334,7 @@ async def test_the_agent_counts_under_linuxs_names(loop: Loop) -> None:
     def emit(message: bytes) -> None:
         nonlocal emitted
         emitted += 1
-        assert loop.device.emit(message)
+        assert loop.core.emit(message)
         loop.settle()
 
     emit(trip(0))
@@ -348,7 +348,7 @@ async def test_the_agent_counts_under_linuxs_names(loop: Loop) -> None:
     assert (stats.err_msg_invalid, stats.err_msg_unexpected, stats.err_msg_nomem) == (1, 2, 1)
     assert emitted == stats.notification_ok + 4
     await turns()
-    assert len(loop.device.buffers) == loop.rx.max_msg, "every buffer is back"
+    assert len(loop.core.buffers) == loop.rx.max_msg, "every buffer is back"
 
 
 async def test_a_platform_that_restarts_sends_again(loop: Loop) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from common.errors import LinkDownError, LocalError, RingError, ScmiError, XferTimeoutError
 from common.scmi import clock, header
 from common.scmi.status import ProtocolId, Status
-from services.guest_driver.scmi_trace import EVENTS, NOMEM, Tracer, TraceRing, linux_errno
+from services.guest_driver.scmi_trace import EVENTS, NOMEM, AgentRing, Tracer, linux_errno
 from tests.services.guest_driver.scmi_loop import CMDQ, EVENTQ, Loop, reply, turns
 
 CLOCK, SENSOR = ProtocolId.CLOCK.value, ProtocolId.SENSOR.value
@@ -24,16 +24,8 @@ WORD = header.pack(CLOCK, GET)
 
 
 @pytest.fixture
-async def loop() -> AsyncIterator[Loop]:
-    made = Loop()
-    await made.start()
-    yield made
-    await made.world.close()
-
-
-@pytest.fixture
-def ring(loop: Loop) -> TraceRing:
-    made = TraceRing()
+def ring(loop: Loop) -> AgentRing:
+    made = AgentRing()
     loop.agent.tracer = Tracer("guest0", made, lambda: loop.now)
     return made
 
@@ -46,20 +38,20 @@ def rate_get(loop: Loop, clock_id: int = 0, **kwargs: Any) -> Coroutine[Any, Any
     return loop.agent.do_xfer(CLOCK, GET, clock_id.to_bytes(4, "little"), expect=8, **kwargs)
 
 
-def short(ring: TraceRing) -> list[str]:
+def short(ring: AgentRing) -> list[str]:
     """The lines without what ftrace puts before them."""
     return [line.split("scmi_", 1)[1] for line in ring.drain()]
 
 
 async def answer(loop: Loop, *replies: bytes, poll: bool = False) -> asyncio.Task[bytes]:
     """A rate_get under way, whose chain comes back with ``replies`` (the later ones in chains of their own)."""
-    loop.device.holding = True
+    loop.core.holding = True
     task = spawn(rate_get(loop, poll=poll))
     others = [spawn(rate_get(loop, timeout=1.0)) for _ in replies[1:]]
     await turns()
     loop.settle()
     for data in replies:
-        loop.device.queues[CMDQ].complete(loop.device.held.pop(0)[0], data)
+        loop.device.queues[CMDQ].complete(loop.core.held.pop(0)[0], data)
     loop.device.batch_end()
     loop.settle()
     for other in others:
@@ -69,7 +61,7 @@ async def answer(loop: Loop, *replies: bytes, poll: bool = False) -> asyncio.Tas
 
 def event(loop: Loop, data: bytes) -> None:
     """The device sends ``data`` by the eventq."""
-    head, _ = loop.device.buffers.popleft()
+    head, _ = loop.core.buffers.popleft()
     loop.device.queues[EVENTQ].complete(head, data)
     loop.device.batch_end()
     loop.settle()
@@ -78,7 +70,7 @@ def event(loop: Loop, data: bytes) -> None:
 # --- a transaction ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_line_is_ftraces(loop: Loop, ring: TraceRing) -> None:
+async def test_a_line_is_ftraces(loop: Loop, ring: AgentRing) -> None:
     loop.now = 5.25
     await loop.run(rate_get(loop))
     line = ring.lines()[1]
@@ -89,7 +81,7 @@ async def test_a_line_is_ftraces(loop: Loop, ring: TraceRing) -> None:
     assert all(FTRACE.match(one) for one in ring.lines())
 
 
-async def test_an_interrupt_driven_command(loop: Loop, ring: TraceRing) -> None:
+async def test_an_interrupt_driven_command(loop: Loop, ring: AgentRing) -> None:
     for _ in range(2):
         await loop.run(rate_get(loop, timeout=1.5))
     assert short(ring)[6:] == [
@@ -102,7 +94,7 @@ async def test_an_interrupt_driven_command(loop: Loop, ring: TraceRing) -> None:
     ]
 
 
-async def test_a_polled_command(loop: Loop, ring: TraceRing) -> None:
+async def test_a_polled_command(loop: Loop, ring: AgentRing) -> None:
     loop.interrupts = False
     await loop.run(rate_get(loop, poll=True))
     assert short(ring) == [
@@ -114,14 +106,14 @@ async def test_a_polled_command(loop: Loop, ring: TraceRing) -> None:
     ]
 
 
-async def test_a_polled_response_that_the_interrupt_brings_has_one_line(loop: Loop, ring: TraceRing) -> None:
+async def test_a_polled_response_that_the_interrupt_brings_has_one_line(loop: Loop, ring: AgentRing) -> None:
     task = await answer(loop, reply(header.HEADER.pack(WORD), bytes(8)), poll=True)
     loop.world.stir()
     await task
     assert sum("t=RESP" in line for line in ring.lines()) == 1
 
 
-async def test_the_number_goes_on_where_the_token_wraps(loop: Loop, ring: TraceRing) -> None:
+async def test_the_number_goes_on_where_the_token_wraps(loop: Loop, ring: AgentRing) -> None:
     loop.agent._next_id = 0x1_0000_07FF
     await loop.run(rate_get(loop, poll=True))
     await loop.run(rate_get(loop, poll=True))
@@ -130,7 +122,7 @@ async def test_the_number_goes_on_where_the_token_wraps(loop: Loop, ring: TraceR
     assert "seq=0000 transfer_id=800 " in begins[1]
 
 
-async def test_in_flight_counts_those_that_wait(loop: Loop, ring: TraceRing) -> None:
+async def test_in_flight_counts_those_that_wait(loop: Loop, ring: AgentRing) -> None:
     with pytest.raises(XferTimeoutError):
         await rate_get(loop, timeout=0.0)
     tasks = [spawn(rate_get(loop)) for _ in range(3)]
@@ -142,7 +134,7 @@ async def test_in_flight_counts_those_that_wait(loop: Loop, ring: TraceRing) -> 
     assert [line[-1] for line in lines if line.startswith("xfer_end")] == ["1", "3", "2", "1"]
 
 
-async def test_a_delayed_response(loop: Loop, ring: TraceRing) -> None:
+async def test_a_delayed_response(loop: Loop, ring: AgentRing) -> None:
     task = spawn(loop.agent.sensor.reading_get_async(0))
     await turns()
     loop.settle()
@@ -157,7 +149,7 @@ async def test_a_delayed_response(loop: Loop, ring: TraceRing) -> None:
     assert lines[7] == "rx_done: pt=15 msg_id=06 seq=0000 transfer_id=0 msg_type=2"
 
 
-async def test_a_notification(loop: Loop, ring: TraceRing) -> None:
+async def test_a_notification(loop: Loop, ring: AgentRing) -> None:
     event(loop, header.HEADER.pack(header.pack(SENSOR, 1, 5, header.NOTIFICATION)) + bytes(8) + b"\xab")
     assert short(ring) == [
         "msg_dump: id=0 ch=10 pt=15 t=NOTI msg_id=01 seq=0005 s=0 pyld=0000000000000000ab",
@@ -168,7 +160,7 @@ async def test_a_notification(loop: Loop, ring: TraceRing) -> None:
 # --- how it ends ------------------------------------------------------------------------------------------------------
 
 
-async def test_the_end_says_what_linux_returns(loop: Loop, ring: TraceRing) -> None:
+async def test_the_end_says_what_linux_returns(loop: Loop, ring: AgentRing) -> None:
     with pytest.raises(ScmiError):
         await loop.run(rate_get(loop, 99))
     lines = short(ring)
@@ -186,7 +178,7 @@ async def test_the_end_says_what_linux_returns(loop: Loop, ring: TraceRing) -> N
     assert short(ring)[-1].endswith(" s=-5 inflight=1")
 
 
-async def test_the_end_where_the_ring_breaks_under_a_poller(loop: Loop, ring: TraceRing) -> None:
+async def test_the_end_where_the_ring_breaks_under_a_poller(loop: Loop, ring: AgentRing) -> None:
     loop.interrupts = False
     task = spawn(rate_get(loop, poll=True))
     await turns()
@@ -221,7 +213,7 @@ def test_errno(status: int, errno: int) -> None:
     ],
     ids=["token", "message", "type", "delayed", "short", "no status"],
 )
-async def test_a_bad_response(loop: Loop, ring: TraceRing, data: bytes, line: str) -> None:
+async def test_a_bad_response(loop: Loop, ring: AgentRing, data: bytes, line: str) -> None:
     task = await answer(loop, data)
     await turns()
     lines = [one for one in short(ring) if "t=!" in one]
@@ -232,7 +224,7 @@ async def test_a_bad_response(loop: Loop, ring: TraceRing, data: bytes, line: st
         await task
 
 
-async def test_a_late_response(loop: Loop, ring: TraceRing) -> None:
+async def test_a_late_response(loop: Loop, ring: AgentRing) -> None:
     with pytest.raises(XferTimeoutError):
         await rate_get(loop, timeout=0.0)
     ring.drain()
@@ -240,7 +232,7 @@ async def test_a_late_response(loop: Loop, ring: TraceRing) -> None:
     assert short(ring) == ["msg_dump: id=0 ch=10 pt=14 t=!RESP msg_id=06 seq=0000 s=-1 pyld="]
 
 
-async def test_a_polled_reply_under_another_header(loop: Loop, ring: TraceRing) -> None:
+async def test_a_polled_reply_under_another_header(loop: Loop, ring: AgentRing) -> None:
     loop.interrupts = False
     task = await answer(loop, header.HEADER.pack(header.pack(CLOCK, GET, 9)) + bytes(12), poll=True)
     loop.world.stir()
@@ -254,7 +246,7 @@ async def test_a_polled_reply_under_another_header(loop: Loop, ring: TraceRing) 
     assert lines[-1].endswith(" s=-71 inflight=1")
 
 
-async def test_bad_events(loop: Loop, ring: TraceRing) -> None:
+async def test_bad_events(loop: Loop, ring: AgentRing) -> None:
     event(loop, b"")
     event(loop, header.HEADER.pack(header.pack(SENSOR, 0, 0, header.NOTIFICATION)) + bytes(128))
     event(loop, header.HEADER.pack(header.pack(SENSOR, 9, 0, header.NOTIFICATION)) + bytes(8))
@@ -266,7 +258,7 @@ async def test_bad_events(loop: Loop, ring: TraceRing) -> None:
 
 
 def test_no_room() -> None:
-    ring = TraceRing()
+    ring = AgentRing()
     Tracer("g", ring, lambda: 0.0).bad_message(header.pack(SENSOR, 1, 2, header.NOTIFICATION), NOMEM)
     assert short(ring) == ["msg_dump: id=0 ch=10 pt=15 t=!NOTI msg_id=01 seq=0002 s=-4 pyld="]
 
@@ -274,7 +266,7 @@ def test_no_room() -> None:
 # --- on and off -------------------------------------------------------------------------------------------------------
 
 
-async def test_only_what_is_enabled(loop: Loop, ring: TraceRing) -> None:
+async def test_only_what_is_enabled(loop: Loop, ring: AgentRing) -> None:
     assert loop.agent.tracer is not None
     for name in EVENTS:
         loop.agent.tracer.events = frozenset({name})
@@ -290,7 +282,7 @@ async def test_only_what_is_enabled(loop: Loop, ring: TraceRing) -> None:
 
 
 def test_the_ring_forgets_the_oldest_and_counts_them() -> None:
-    ring = TraceRing(3)
+    ring = AgentRing(3)
     tracer = Tracer("g", ring, lambda: 0.0)
     for token in range(5):
         tracer.rx_done(header.pack(CLOCK, GET, token), token)
@@ -304,4 +296,4 @@ def test_the_ring_forgets_the_oldest_and_counts_them() -> None:
 
 def test_a_ring_without_room() -> None:
     with pytest.raises(LocalError):
-        TraceRing(0)
+        AgentRing(0)

@@ -427,7 +427,7 @@ def test_nothing_lost_nothing_doubled(script: list[tuple[str, int]]) -> None:
             await asyncio.sleep(0)
         loop.accounted()
         assert len(loop.tx.free_list) == loop.tx.max_msg, "every buffer came back exactly once"
-        assert len(loop.device.buffers) == loop.rx.max_msg
+        assert len(loop.core.buffers) == loop.rx.max_msg
         # a delayed response may overtake a response that waits for the connection; Linux counts the latter so
         assert loop.agent.stats.err_msg_invalid <= sum(step == "later" for step, _, _ in tasks)
         await loop.world.close()
@@ -444,12 +444,12 @@ async def loop() -> AsyncIterator[Loop]:
 
 
 async def test_the_eventq_is_fed_again(loop: Loop) -> None:
-    assert len(loop.device.buffers) == loop.rx.max_msg == loop.rings[1].size
+    assert len(loop.core.buffers) == loop.rx.max_msg == loop.rings[1].size
     for _ in range(3 * loop.rx.max_msg):
-        assert loop.device.emit(header.notification(0x15, 0, bytes(12)))
+        assert loop.core.emit(header.notification(0x15, 0, bytes(12)))
         loop.settle()
     assert loop.agent.stats.notification_ok == 3 * loop.rx.max_msg
-    assert len(loop.device.buffers) == loop.rx.max_msg
+    assert len(loop.core.buffers) == loop.rx.max_msg
 
 
 async def test_a_broken_eventq_is_not_fed(loop: Loop) -> None:

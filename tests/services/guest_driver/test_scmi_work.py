@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,6 +40,36 @@ async def test_what_it_finds_out(mesh: Mesh) -> None:
     assert all(len(set(rates)) > 1 for rates in known.clocks.values())
     assert set(known.defaults) == set(known.clocks)
     assert known.sensors
+
+
+BOARD = '[platform]\nvendor = "acme"\n[[agents]]\nname = "OSPM"\n'
+CLOCK = '[[clocks]]\nname = "{}"\nrates = [1, 2]\nrate = 1\n{}'
+SENSOR = '[[sensors]]\nname = "t"\ntype = "degrees_c"\nmax = 9\ntrip_points = [{ value = 5 }]\nsignal = { base = 4 }\n'
+
+
+@pytest.mark.parametrize(
+    ("more", "settable", "chased"),
+    [
+        ("", [], []),
+        (CLOCK.format("fixed", "restricted = ['rate']\n") + CLOCK.format("uart", ""), [1], []),
+        (SENSOR, [], [0]),
+    ],
+    ids=["nothing", "one clock of two may be set, no sensors", "trip points without intervals, no clocks"],
+)
+async def test_any_board_will_do(more: str, settable: list[int], chased: list[int], tmp_path: Path) -> None:
+    mesh = Mesh(map_seconds=0.0, inv_seconds=0.0, net_window=0, scmi_workers=2, drain_seconds=5.0)
+    board = tmp_path / "board.toml"
+    board.write_text(BOARD + more)
+    mesh.board = str(board)
+    await mesh.start()
+    work = mesh.load.scmi
+    assert list(work._known.clocks) == settable
+    assert list(work._known.chased) == chased
+    work.start()
+    await until(lambda: work.books.completed > 50)
+    await within(work.stop())
+    assert (work.books.corrupted, work.books.failed, work.books.timed_out) == (0, 0, 0)
+    assert await mesh.stop() == [0] * 4
 
 
 async def test_it_runs_and_is_notified(mesh: Mesh) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pytest
 from typer.testing import CliRunner
@@ -45,8 +46,8 @@ def clean_env() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def serving(board: Path = SMALL) -> Iterator[str]:
-    """A platform as a process of its own; yields the address of its links."""
+def serving(board: Path = SMALL, *options: str) -> Iterator[str]:
+    """A platform as a process of its own, with these options; yields the address of its links."""
     links, admin, its = free_ports(3)
     env = clean_env() | {
         "RINGMESH_TOKEN": TOKEN,
@@ -56,7 +57,8 @@ def serving(board: Path = SMALL) -> Iterator[str]:
         "RINGMESH_ITS__PORT": str(its),
         "RINGMESH_LOG__LEVEL": "error",
     }
-    process = subprocess.Popen([sys.executable, "-m", "services.cli", "serve", "scmi"], cwd=ROOT, env=env)
+    command = [sys.executable, "-m", "services.cli", "serve", "scmi", *options]
+    process = subprocess.Popen(command, cwd=ROOT, env=env)
     try:
         end = time.monotonic() + GUARD
         while True:
@@ -76,3 +78,34 @@ def platform() -> Iterator[str]:
     """The address of a platform with the small board, for all tests of the module."""
     with serving() as address:
         yield address
+
+
+@pytest.fixture(scope="module")
+def board() -> Path:
+    """The board of ``address``; a module that wants another one says so."""
+    return SMALL
+
+
+@pytest.fixture(scope="module")
+def address(board: Path) -> Iterator[str]:
+    """The address of a platform with the module's board."""
+    with serving(board) as made:
+        yield made
+
+
+@pytest.fixture
+def guest() -> str:
+    """Who asks, by the agent's name; a module that wants one says so."""
+    return ""
+
+
+@pytest.fixture
+def ask(address: str, guest: str) -> Any:
+    """``ask("get", …)``: a command that must succeed; what it printed, without the newline."""
+
+    def ask(*args: str) -> Any:
+        said = scmi(*args, *(["--guest", guest] if guest else []), address=address)
+        assert said.code == 0, said
+        return json.loads(said.out) if "--json" in args else said.out.rstrip("\n")
+
+    return ask

@@ -157,7 +157,7 @@ def test_trip_points(ask: Any) -> None:
     ("args", "said"),
     [
         (["get", "clock", "99", "rate"], "CLOCK_ATTRIBUTES: NOT_FOUND (-4)"),
-        (["get", "sensor", "99", "reading"], "SENSOR_CONFIG_GET: NOT_FOUND (-4)"),
+        (["get", "sensor", "99", "reading"], "SENSOR_READING_GET: NOT_FOUND (-4)"),
         (["set", "clock", "2", "enabled", "off"], "CLOCK_CONFIG_SET: DENIED (-3)"),
         (["set", "sensor", "0", "trip", "250", "above", "1"], "SENSOR_TRIP_POINT_CONFIG: INVALID_PARAMETERS (-2)"),
     ],
@@ -173,7 +173,7 @@ def test_a_status_is_named_and_exits_with_1(platform: str, args: list[str], said
         ([], "Usage"),
         (["get"], "PROTOCOL"),
         (["get", "clock"], "ID"),
-        (["get", "nope", "1"], "'nope' is not one of base (0x10), clock (0x14), sensor (0x15)"),
+        (["get", "nope", "1"], "'nope' is not one of base (0x10), power_domain (0x11), system_power"),
         (["get", "clock", "-1"], "-1 is not the number of a clock"),
         (["get", "clock", "-1", "rate", "--poll"], "-1 is not the number of a clock"),
         (["describe", "clock", "-1"], "-1 is not the number of a clock"),

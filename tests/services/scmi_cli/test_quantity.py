@@ -13,10 +13,12 @@ from services.scmi_cli.quantity import (
     parse_hertz,
     parse_reading,
     parse_seconds,
+    parse_volts,
     reading,
     seconds,
     type_name,
     unit,
+    volts,
 )
 
 CELSIUS = SENSOR_TYPES["degrees_c"]
@@ -95,3 +97,27 @@ def test_intervals() -> None:
 def test_what_is_no_interval(text: str) -> None:
     with pytest.raises(ConfigError, match="interval: "):
         parse_seconds(text)
+
+
+@given(st.integers(-(1 << 31), (1 << 31) - 1))
+def test_a_voltage_that_was_printed_can_be_typed(level: int) -> None:
+    assert parse_volts(volts(level)) == level
+
+
+@pytest.mark.parametrize(
+    ("level", "text"),
+    [(0, "0 µV"), (999, "999 µV"), (900_000, "900 mV"), (1_100_000, "1.1 V"), (-3_300_001, "-3.300001 V")],
+)
+def test_voltages_are_never_rounded(level: int, text: str) -> None:
+    assert volts(level) == text
+
+
+@pytest.mark.parametrize("text", ["950000", "950_000", "950mV", "950 mV", "0.95V", "950000uV", "950000 µV"])
+def test_ways_to_say_950_millivolts(text: str) -> None:
+    assert parse_volts(text) == 950_000
+
+
+@pytest.mark.parametrize("text", ["", "V", "1e3", "0.5", "0.0005mV", "1kV", "2147.483648V", "-2147483649", "1 A"])
+def test_what_is_no_voltage(text: str) -> None:
+    with pytest.raises(ConfigError, match="level: "):
+        parse_volts(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,21 @@ from services.guest_driver.scmi_session import connect
 from services.scmi_cli.base_view import BASE
 from services.scmi_cli.clock_view import CLOCK
 from services.scmi_cli.sensor_view import SENSOR
-from services.scmi_cli.view import Cell, Domain, View, find, flag, parse_flag, plain, protocol_name, told
+from services.scmi_cli.view import (
+    Cell,
+    Domain,
+    View,
+    by_agent,
+    choices,
+    find,
+    flag,
+    parse_flag,
+    plain,
+    protocol_name,
+    span,
+    told,
+    yes,
+)
 from tests.services.scmi_cli.conftest import TOKEN
 
 
@@ -24,6 +39,17 @@ def test_flags() -> None:
     for words in ([], ["yes"], ["on", "off"]):
         with pytest.raises(ConfigError, match="on or off"):
             parse_flag(words)
+
+
+def test_what_something_can_be_set_to() -> None:
+    assert choices([1, 5], False, hex) == Cell([1, 5], "0x1, 0x5")
+    assert choices([1, 5, 2], True, hex) == span(1, 5, 2, hex)
+    assert span(1, 5, 2, hex) == Cell({"min": 1, "max": 5, "step": 2}, "0x1 to 0x5 in steps of 0x2")
+
+
+def test_cells_of_one_word() -> None:
+    assert (yes(True), yes(False)) == (Cell(True, "yes"), Cell(False, "no"))
+    assert by_agent(3) == Cell(3, "by agent 3")
 
 
 async def test_a_refusal_is_a_cell_too() -> None:
@@ -83,6 +109,18 @@ async def test_a_number_is_not_looked_up_among_all(platform: str, view: View) ->
                 assert await find(alone, agent, str(one.id), poll) == one
 
 
+async def test_a_clock_that_is_not_for_the_agent_is_left_out(platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with connect(platform, token=TOKEN) as agent:
+        attributes = type(agent.clock).clock_attributes
+
+        async def without_0(client: Any, number: int, *, poll: bool = False) -> object:
+            return await attributes(client, 99 if number == 0 else number, poll=poll)
+
+        every = [one.id for one in await CLOCK.domains(agent, False)]
+        monkeypatch.setattr(type(agent.clock), "clock_attributes", without_0)
+        assert [one.id for one in await CLOCK.domains(agent, False)] == every[1:]
+
+
 async def test_a_number_beyond_those_that_there_are(platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The platform refuses it; one that answers all the same is not believed."""
     async with connect(platform, token=TOKEN) as agent:
@@ -96,13 +134,13 @@ async def test_a_number_beyond_those_that_there_are(platform: str, monkeypatch: 
             assert error.value.status == Status.NOT_FOUND
         with pytest.raises(ConfigError, match="the platform does not list base 1"):
             await find(BASE, agent, "1", False)
-        about, config = await agent.clock.clock_attributes(0), await agent.sensor.config_get(0)
+        about, read = await agent.clock.clock_attributes(0), await agent.sensor.reading_get(0)
 
         async def any_clock(*_args: object, **_kwargs: object) -> object:
             return about
 
         async def any_sensor(*_args: object, **_kwargs: object) -> object:
-            return config
+            return read
 
         async def none(*_args: object, **_kwargs: object) -> None:
             return None
@@ -111,7 +149,7 @@ async def test_a_number_beyond_those_that_there_are(platform: str, monkeypatch: 
         with pytest.raises(ConfigError, match="the platform does not list sensor 0"):
             await find(SENSOR, agent, "0", False)
         monkeypatch.setattr(type(agent.clock), "clock_attributes", any_clock)
-        monkeypatch.setattr(type(agent.sensor), "config_get", any_sensor)
+        monkeypatch.setattr(type(agent.sensor), "reading_get", any_sensor)
         for view, count in counts.items():
             with pytest.raises(ConfigError, match=f"the platform does not list {view.name} {count}"):
                 await find(view, agent, str(count), False)

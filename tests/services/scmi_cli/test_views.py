@@ -12,6 +12,9 @@ from services.scmi_cli.views import VIEWS, view_of
 
 def test_by_name_and_number() -> None:
     assert view_of("clock") is view_of("CLOCK") is view_of("0x14") is view_of("20")
+    assert view_of("perf") is view_of("performance")
+    assert view_of("pinctrl") is view_of("pin_control")
+    assert view_of("power") is view_of("power_domain")
     for view in VIEWS:
         assert view_of(view.name) is view
         assert protocol_name(view.protocol) == view.name
