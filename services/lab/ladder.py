@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from itertools import compress
 from typing import Any, Final
 
+from services.lab.columns import columns
 from services.lab.explore import Outcome
 from services.lab.sharing import Location
 
-_WIDTH: Final = 30
 #: reads by one actor in a row that are longer than this are folded
 _FOLD: Final = 6
 
@@ -87,30 +87,11 @@ def _fold(steps: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
     return folded
 
 
-def _wrap(text: str, width: int) -> list[str]:
-    """Cut at spaces, with long words as they are."""
-    lines, line = [], ""
-    for word in text.split(" "):
-        if line and len(line) + 1 + len(word) > width:
-            lines.append(line)
-            line = "  " + word
-        else:
-            line = f"{line} {word}" if line else word
-    return [*lines, line]
-
-
 def ladder(outcome: Outcome, full: bool = False) -> str:
     """The ladder of a traced run, every step of it with ``full``. Ends with the failure, if there is one."""
     steps = list(rows(outcome)) if full else telling_rows(outcome)
-    actors = list(dict.fromkeys(actor for actor, _, _ in steps))
-    widths = {a: min(_WIDTH, max([len(a), *(len(t) for n, _, t in steps if n == a)])) for a in actors}
-    rule = "  ".join("-" * widths[a] for a in actors)
-    lines = ["  ".join(a.ljust(widths[a]) for a in actors).rstrip(), rule]
-    for actor, _, text in steps:
-        for part in _wrap(text, widths[actor]):
-            lines.append("  ".join((part if a == actor else "").ljust(widths[a]) for a in actors).rstrip())
+    lines = columns([(actor, text) for actor, _, text in steps])
     failure = outcome.run.failure
-    lines.append(rule)
     if failure is not None:
         lines.append(f"!! {failure}")
     else:
