@@ -7,7 +7,7 @@ from tests.fuzz.fuzz_scmi_replies import EPISODE, OUTCOMES
 
 
 def test_fuzz_scmi_replies() -> None:
-    total = fuzz_scmi_replies.fuzz(30_000, 1)
+    total = fuzz_scmi_replies.fuzz(30_000, 2)
     assert total["messages"] >= 30_000
     # every path was taken
     assert all(total[f"counter: {name}"] for name in OUTCOMES)
