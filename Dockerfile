@@ -30,7 +30,8 @@ LABEL org.opencontainers.image.title="ringmesh" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN groupadd --gid 10001 ringmesh \
- && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin ringmesh
+ && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin ringmesh \
+ && install -d -o 10001 -g 10001 -m 0700 /var/lib/ringmesh
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/ringmesh /opt/ringmesh
 # One admin port for every role, so that the health check knows where to ask; compose.yaml gives each its own.
