@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +90,8 @@ class Mesh:
         numbers = [port_of(sock) for sock in self._ports]
         link_ports = dict(zip(DEVICES, numbers, strict=False))
         admin_ports = dict(zip(ROLES, numbers[len(DEVICES) :], strict=True))
+        #: what the firmware was told outlives its process, not the mesh
+        self._kept: Final = tempfile.TemporaryDirectory(prefix="ringmesh-")
         try:
             envs = environments(
                 token=self.token,
@@ -96,11 +99,13 @@ class Mesh:
                 admin_ports=admin_ports,
                 guests=guests,
                 board=board,
+                state=Path(self._kept.name) / "scmi-state",
                 settings=settings,
                 inherited=inherited,
             )
         except LocalError:
             release(self._ports)
+            self._kept.cleanup()
             raise
         self.children: Final = {
             role: Child(role, envs[role], f"http://{LOOPBACK}:{admin_ports[role]}") for role in ROLES
@@ -222,3 +227,4 @@ class Mesh:
         if self.http is not None:
             await self.http.close()
         release(self._ports)
+        self._kept.cleanup()

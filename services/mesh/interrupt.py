@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM: the first one asks the run to end in order, the second one to end at once."""
+"""Ctrl-C, SIGTERM and a terminal that is closed: the first one asks the run to end in order, the second one to end
+at once."""
 
 from __future__ import annotations
 
@@ -20,14 +21,19 @@ class InterruptedRunError(RingmeshError):
 
 
 class Interrupt:
-    """Catches SIGINT and SIGTERM of the running loop. ``forced()`` is called at the second signal."""
+    """Catches SIGINT, SIGTERM and SIGHUP of the running loop. ``forced()`` is called at the second signal.
+
+    A SIGHUP that our starter has us ignore (``nohup``) stays ignored.
+    """
 
     def __init__(self, forced: Callable[[], None]) -> None:
         self.asked: Final = asyncio.Event()
         self.forced: Final = asyncio.Event()
         self._on_forced: Final = forced
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue
             loop.add_signal_handler(number, self._came)
 
     def _came(self) -> None:

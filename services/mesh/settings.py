@@ -31,6 +31,7 @@ _CONFIGS: Final[dict[str, type[BaseConfig]]] = {
 _TOKEN: Final = f"{ENV_PREFIX}TOKEN"
 _TOKEN_FILE: Final = f"{ENV_PREFIX}TOKEN_FILE"
 _BOARD: Final = f"{ENV_PREFIX}BOARD"
+_STATE: Final = f"{ENV_PREFIX}STATE"
 
 
 def inherit(environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
@@ -50,13 +51,15 @@ def environments(
     admin_ports: dict[str, int],
     guests: int,
     board: Path | None,
+    state: Path,
     settings: Mapping[str, str],
     inherited: Mapping[str, str] | None = None,
 ) -> dict[str, dict[str, str]]:
     """The environment of each role, checked as the service itself will.
 
     ``settings`` (of the command line) and ``inherited`` (from :func:`inherit`) are RINGMESH_… variables: each goes to
-    the services that know it, a setting before an inherited one of the same name. Raises ConfigError for one that no
+    the services that know it, a setting before an inherited one of the same name. ``state`` is where the firmware keeps
+    what was set, unless one of them says otherwise. Raises ConfigError for one that no
     service knows or whose value is wrong, and for a board file that cannot be used.
     """
     given = dict(inherited or {}) | dict(settings)
@@ -87,6 +90,7 @@ def environments(
         "nic": to_its,
         "guest": peers | {"RINGMESH_GUESTS": str(guests)},
     }
+    given.setdefault(_STATE, str(state))
     result = {}
     for role in ROLES:
         fixed = own[role] | {"RINGMESH_ADMIN__HOST": LOOPBACK, "RINGMESH_ADMIN__PORT": str(admin_ports[role])}

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -46,7 +47,9 @@ class Run:
         self._report = report
         full = [*RINGMESH, command, *args, *(["--report", str(report)] if report else [])]
         env = {key: value for key, value in os.environ.items() if not key.startswith("RINGMESH_")}
-        env |= {"RINGMESH_TOKEN": TOKEN} | (variables or {})
+        # what a supervisor that is killed cannot remove
+        self._left: Final = tempfile.TemporaryDirectory()
+        env |= {"RINGMESH_TOKEN": TOKEN, "TMPDIR": self._left.name} | (variables or {})
         self.popen: Final = subprocess.Popen(
             full, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True, process_group=0,
@@ -109,6 +112,7 @@ class Run:
         code = self.popen.wait(seconds)
         for reader in self._readers:
             reader.join(GUARD)
+        self._left.cleanup()
         return code
 
     def report(self) -> dict[str, Any]:

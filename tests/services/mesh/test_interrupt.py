@@ -24,8 +24,25 @@ async def test_first_signal_asks_second_forces() -> None:
         await interrupt.forced.wait()
     assert forced == [True]
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.remove_signal_handler(number)
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+async def test_a_terminal_that_is_closed_asks_too_but_not_under_nohup(ignored: bool) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    loop = asyncio.get_running_loop()
+    try:
+        interrupt = Interrupt(lambda: None)
+        if not ignored:
+            os.kill(os.getpid(), signal.SIGHUP)
+            async with asyncio.timeout(5):
+                await interrupt.asked.wait()
+        assert loop.remove_signal_handler(signal.SIGHUP) is not ignored
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        signal.signal(signal.SIGHUP, before)
 
 
 async def test_work_that_ends_first_gives_its_result() -> None:

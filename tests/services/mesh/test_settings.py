@@ -18,6 +18,7 @@ def _environments(**changes: Any) -> dict[str, dict[str, str]]:
         "admin_ports": {role: 9000 + i for i, role in enumerate(ROLES)},
         "guests": 2,
         "board": None,
+        "state": Path("/state"),
         "settings": {},
     }
     return environments(**given | changes)
