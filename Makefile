@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ringmesh-ready
 
-.PHONY: run up test lint bench test-docker lock clean help
+.PHONY: run up test lint bench test-docker test-linux linux-guest qemu lock clean help
 .DEFAULT_GOAL := help
 
 help:             ## what there is
@@ -43,6 +43,15 @@ bench: $(STAMP)   ## the benchmarks, each beside its baseline in the same minute
 
 test-docker: $(STAMP)  ## image and compose file against a Docker engine (DOCKER_HOST, docker-compose)
 	@$(BIN)/python -m pytest -m docker tests/deploy $(ARGS)
+
+qemu:             ## QEMU 8.1 or newer for the Linux guest; on Debian as root it is installed (bookworm: from backports)
+	@deploy/linux-guest/install-qemu.sh
+
+linux-guest: $(STAMP)  ## kernel and first file system of the Linux guest (RINGMESH_LINUX_GUEST: a directory with an Image)
+	@deploy/linux-guest/build.sh build/linux-guest $(BIN)/python
+
+test-linux: $(STAMP) qemu linux-guest  ## boot a real Linux on the SCMI platform and judge it by what its drivers say
+	@$(BIN)/python -m pytest -m linux tests/linux $(ARGS)
 
 lock: $(STAMP)    ## pin the dependencies of pyproject.toml again (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url -o requirements.lock

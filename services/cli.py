@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -23,13 +23,17 @@ FAILURE: Final = 1
 
 
 class _Commands(TyperGroup):
-    """The commands. The lab brings its explorer along and scmi an agent, so they are imported only when asked for."""
+    """The commands. The lab, scmi and guest bring much along, so they are imported only when asked for."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] == "lab":
             from services.lab.command import app as lab
 
             return "lab", typer.main.get_group(lab), args[1:]
+        if args and args[0] == "guest":
+            from services.linux_guest.command import app as guest
+
+            return "guest", typer.main.get_group(guest), args[1:]
         if args and args[0] == "scmi":
             from services.scmi_cli.command import app as scmi
 
@@ -49,6 +53,7 @@ capture_app = typer.Typer(help="Frames of a service's links: record, show.", no_
 app.add_typer(capture_app, name="capture")
 # what --help lists; _Commands puts the real ones in their places
 app.add_typer(typer.Typer(help="Races on the shipped code: list, run, replay."), name="lab")
+app.add_typer(typer.Typer(help="A real Linux guest on our platform: boot, tree, ladder."), name="guest")
 app.add_typer(typer.Typer(help="The firmware: protocols, describe, get, set, watch, trace."), name="scmi")
 
 
@@ -126,16 +131,6 @@ Link = Annotated[str, typer.Option(help="Only this link: a role, or role/guest."
 Dir = Annotated[Direction | None, typer.Option(help="Only this direction, as the service saw it.")]
 
 
-def _settings(pairs: list[str] | None) -> dict[str, str]:
-    settings = {}
-    for pair in pairs or []:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise ConfigError("--set", pair, "NAME=VALUE is wanted")
-        settings[f"RINGMESH_{name.upper().removeprefix('RINGMESH_')}"] = value
-    return settings
-
-
 @app.command()
 def run(
     seconds: Annotated[float, Seconds] = 30.0,
@@ -158,11 +153,12 @@ def up(guests: Guests = 1, board: Board = None, report: Report = None, setting: 
 
 
 def _run_mesh(seconds: float, guests: int, board: Path | None, report: Path | None, pairs: list[str] | None) -> None:
+    from common.runtime.config import variables
     from services.mesh.run import RunOptions
     from services.mesh.run import run as run_mesh
 
     try:
-        code = asyncio.run(run_mesh(RunOptions(seconds, guests, board, report, _settings(pairs), os.environ)))
+        code = asyncio.run(run_mesh(RunOptions(seconds, guests, board, report, variables(pairs), os.environ)))
     except RingmeshError as error:
         raise _fail(error) from None
     raise typer.Exit(code)
@@ -175,20 +171,56 @@ def serve(
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="Settings (TOML); RINGMESH_… variables overlay them."),
     ] = None,
+    raw: Annotated[
+        str, typer.Option(help="scmi: answer bare SCMI messages here.", metavar="tcp:HOST:PORT|unix:/PATH")
+    ] = "",
+    profile: Annotated[str, typer.Option(help="scmi: the release of SCMI to show.", metavar="scmi-2.0|scmi-3.2")] = "",
+    state: Annotated[
+        Path | None, typer.Option(help="scmi: keep in FILE what agents set, over a restart.", metavar="FILE")
+    ] = None,
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="scmi: instead of a mesh, serve the vhost-user front end (QEMU) that connects here. Repeatable.",
+            metavar="vhost-user:PATH[,agent=NAME]",
+        ),
+    ] = None,
+    board: Board = None,
 ) -> None:
     """Run one service in the foreground: what a container runs."""
     from services.mesh.lifeline import follow
 
     follow(os.environ)
     try:
-        code = _serve(role)(config)
+        flags = {"raw": raw, "profile": profile, "board": str(board or ""), "state": str(state or "")}
+        for name, value in flags.items():
+            if value and role is not Role.SCMI:
+                raise ConfigError(f"--{name}", value, "is for scmi")
+        flags["raw__listen"] = flags.pop("raw")
+        environ = os.environ | {f"RINGMESH_{name.upper()}": value for name, value in flags.items() if value}
+        code = _serve_vhost_user(role, config, environ, listen) if listen else _serve(role)(config, environ)
     except ConfigError as error:
         raise _fail(error) from None
     raise typer.Exit(code)
 
 
-def _serve(role: Role) -> Callable[[Path | None], int]:
-    """What loads the settings of ``role`` and runs it."""
+def _serve_vhost_user(role: Role, path: Path | None, environ: Mapping[str, str], listen: list[str]) -> int:
+    import msgspec
+
+    from common.runtime.config import load
+    from common.runtime.service import run_service
+    from services.vhost_user.config import SCHEME, VhostUserConfig
+    from services.vhost_user.server import VhostUserScmi
+
+    for text in listen:
+        if role is not Role.SCMI or not text.startswith(SCHEME):
+            raise ConfigError("--listen", text, f"serve scmi --listen {SCHEME}PATH is wanted")
+    config = load(VhostUserConfig, path, environ)
+    return run_service(VhostUserScmi, msgspec.structs.replace(config, sockets=(*config.sockets, *listen)))
+
+
+def _serve(role: Role) -> Callable[[Path | None, Mapping[str, str]], int]:
+    """What loads the settings of ``role``, overlaid from an environment, and runs it."""
     from common.runtime.config import load
     from common.runtime.service import run_service
 
@@ -196,21 +228,21 @@ def _serve(role: Role) -> Callable[[Path | None], int]:
         from services.guest_driver.config import GuestConfig
         from services.guest_driver.shell import GuestService
 
-        return lambda path: run_service(GuestService, load(GuestConfig, path))
+        return lambda path, environ: run_service(GuestService, load(GuestConfig, path, environ))
     if role is Role.SCMI:
         from services.scmi_platform.config import ScmiConfig
         from services.scmi_platform.shell import ScmiService
 
-        return lambda path: run_service(ScmiService, load(ScmiConfig, path))
+        return lambda path, environ: run_service(ScmiService, load(ScmiConfig, path, environ))
     if role is Role.NIC:
         from services.vdpa_nic.config import NicConfig
         from services.vdpa_nic.shell import NicService
 
-        return lambda path: run_service(NicService, load(NicConfig, path))
+        return lambda path, environ: run_service(NicService, load(NicConfig, path, environ))
     from services.gic_its.config import ItsConfig
     from services.gic_its.shell import ItsService
 
-    return lambda path: run_service(ItsService, load(ItsConfig, path))
+    return lambda path, environ: run_service(ItsService, load(ItsConfig, path, environ))
 
 
 @app.command()

@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _GUEST, _PLATFORM = "services/guest_driver", "services/scmi_platform"
 WITHOUT = {
     "common/errors.py": "common/wire/test_codec.py",
+    "common/virtio/device_core.py": "services/scmi_platform/test_core.py",
     "common/world.py": "common/runtime/test_world.py",
     "services/gic_its/state.py": "services/gic_its/test_core.py",
     "services/gic_its/stats.py": "services/gic_its/test_core.py",
@@ -27,7 +28,12 @@ WITHOUT = {
     "services/scmi_cli/options.py": "services/scmi_cli/test_command.py",
     "services/scmi_cli/sensor_view.py": "services/scmi_cli/test_command.py",
     f"{_PLATFORM}/agent.py": f"{_PLATFORM}/test_platform.py",
+    f"{_PLATFORM}/boards/agent.py": f"{_PLATFORM}/test_board.py",
+    f"{_PLATFORM}/boards/clock.py": f"{_PLATFORM}/test_board.py",
+    f"{_PLATFORM}/boards/section.py": f"{_PLATFORM}/test_board.py",
+    f"{_PLATFORM}/boards/sensor.py": f"{_PLATFORM}/test_board.py",
     f"{_PLATFORM}/config.py": f"{_PLATFORM}/test_shell.py",
+    f"{_PLATFORM}/faults_stats.py": f"{_PLATFORM}/test_faults.py",
 }
 
 

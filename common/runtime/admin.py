@@ -22,6 +22,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from common.choices import with_choices
 from common.errors import BackpressureError, ConfigError, LocalError, RemoteError
 from common.runtime.capture import DIRECTIONS, CaptureHub
 from common.runtime.clock import monotonic
@@ -93,7 +94,7 @@ class Admin:
                 value = decoder.decode(await request.read() or b"{}")
             except msgspec.MsgspecError as error:
                 field, reason = explain(str(error))
-                raise BadRequestError(field or "body", None, None, reason) from None
+                raise BadRequestError(field or "body", None, None, with_choices(reason, body, field)) from None
             return _json(await _result(handler(value)))
 
         self._add("POST", path, self._guard(answer))

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
+from common.choices import with_choices
 from common.errors import ConfigError
 from common.runtime.capture import BUFFER_LIMIT, MAX_RECORDERS
 
@@ -85,6 +86,18 @@ class BaseConfig(Section, kw_only=True):
 
 C = TypeVar("C", bound=BaseConfig)
 
+
+def variables(pairs: list[str] | None) -> dict[str, str]:
+    """The variables of ``--set NAME=VALUE``, given any number of times. Raises ConfigError for what is not such."""
+    found = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise ConfigError("--set", pair, "NAME=VALUE is wanted")
+        found[ENV_PREFIX + name.upper().removeprefix(ENV_PREFIX)] = value
+    return found
+
+
 _AT: Final = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _UNKNOWN: Final = re.compile(r"unknown field `(?P<name>[^`]*)`")
 _MISSING: Final = re.compile(r"missing required field `(?P<name>[^`]*)`")
@@ -113,7 +126,7 @@ def load(cls: type[C], path: str | os.PathLike[str] | None = None, environ: Mapp
         config = msgspec.convert(values, cls)
     except msgspec.ValidationError as error:
         key, reason = explain(str(error))
-        raise ConfigError(_origin(key, origins, source), key, reason) from None
+        raise ConfigError(_origin(key, origins, source), key, with_choices(reason, cls, key)) from None
     _read_token(config, _origin("token_file", origins, source))
     return config
 
@@ -163,7 +176,7 @@ def _parse(kind: Any, text: str, name: str, dotted: str) -> Any:
             value = tomllib.loads(f"value = {text}")["value"]
             msgspec.convert(value, kind)
         except (tomllib.TOMLDecodeError, msgspec.ValidationError):
-            raise ConfigError(name, dotted, explain(str(error))[1]) from None
+            raise ConfigError(name, dotted, with_choices(explain(str(error))[1], kind, "")) from None
         return value
 
 
@@ -179,7 +192,7 @@ def explain(message: str) -> tuple[str, str]:
         missing = pattern.search(reason)
         if missing:
             return ".".join(filter(None, (key, missing["name"]))), said
-    return key, reason[:1].lower() + reason[1:]
+    return key, reason if reason[:2].isupper() else reason[:1].lower() + reason[1:]
 
 
 def _origin(key: str, origins: Mapping[str, str], source: str) -> str:

@@ -133,8 +133,9 @@ class Service(Generic[C]):
     async def run(self) -> int:
         """Run until a signal or a failure; returns the exit code. Raises ConfigError if an address cannot be had."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._signalled, number)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+                loop.add_signal_handler(number, self._signalled, number)
         config = self.config
         started = False
         try:

@@ -16,7 +16,7 @@ from common.virtio.split_layout import SplitLayout
 from common.workqueue import WorkQueue
 from services.guest_driver.layout import Layout
 from services.guest_driver.scmi_agent import ScmiAgent
-from services.guest_driver.scmi_trace import EVENTS, Tracer, TraceRing
+from services.guest_driver.scmi_trace import EVENTS, AgentRing, Tracer
 from services.guest_driver.scmi_virtio import TxChannel
 
 NUMBER = 20_000
@@ -69,7 +69,7 @@ async def main() -> None:
     await loopback.measure("polled command", poll=True)
     await loopback.measure("interrupt-driven command", poll=False)
     for name, events in (("scmi_msg_dump", ["scmi_msg_dump"]), ("every event", EVENTS)):
-        loopback.agent.tracer = Tracer("guest0", TraceRing(), time.monotonic, events)
+        loopback.agent.tracer = Tracer("guest0", AgentRing(), time.monotonic, events)
         await loopback.measure(f"polled, tracing {name}", poll=True)
 
 

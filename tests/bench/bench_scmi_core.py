@@ -12,13 +12,20 @@ from pathlib import Path
 from common.scmi import clock, header, sensor
 from services.scmi_platform.board import Board
 from services.scmi_platform.platform import Platform
+from services.scmi_platform.protocols.standard import STANDARD
 
 BOARD = Path(__file__).resolve().parents[2] / "deploy" / "boards" / "juno-r2.toml"
 NUMBER = 100_000
 
 
 def make() -> Platform:
-    return Platform(Board.load(BOARD), clock=lambda: 1.0, emit=lambda agent, message: True, p2a=lambda agent: True)
+    return Platform(
+        Board.load(BOARD),
+        clock=lambda: 1.0,
+        emit=lambda agent, message: True,
+        p2a=lambda agent: True,
+        registry=STANDARD,
+    )
 
 
 def measure(name: str, run: Callable[[], object]) -> float:

@@ -19,7 +19,7 @@ from common.runtime.service import run_service
 from common.scmi import clock
 from common.wire.messages import Chain
 from services.scmi_platform.config import ScmiConfig
-from services.scmi_platform.core import ScmiDevice
+from services.scmi_platform.mesh_device import ScmiDevice
 from services.scmi_platform.shell import ScmiService
 
 CLOCK = 0
@@ -36,13 +36,14 @@ class FloodDevice(ScmiDevice):
         super().on_chains(queue, chains)
         if not self.per_second:
             # also behind a command, which may have been the one that asks for notifications
-            self.offer(len(self.buffers))
+            self.offer(len(self.core.buffers))
 
     def offer(self, many: int) -> None:
-        if self.agent in self.platform.subscribed(clock.PROTOCOL, clock.Notification.CLOCK_RATE_CHANGED, CLOCK):
+        core = self.core
+        if core.agent in core.platform.subscribed(clock.PROTOCOL, clock.Notification.CLOCK_RATE_CHANGED, CLOCK):
             for _ in range(many):
                 payload = clock.RATE_EVENT.pack(0, CLOCK, next(self.numbers))
-                self.platform.notify(clock.PROTOCOL, clock.Notification.CLOCK_RATE_CHANGED, CLOCK, payload)
+                core.platform.notify(clock.PROTOCOL, clock.Notification.CLOCK_RATE_CHANGED, CLOCK, payload)
 
 
 class FloodService(ScmiService):

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from common.errors import ConfigError
-from common.runtime.config import BaseConfig, ListenConfig, PeerConfig, load
+from common.runtime.config import BaseConfig, ListenConfig, PeerConfig, explain, load, variables
 
 
 class _Config(BaseConfig, kw_only=True):
@@ -24,6 +24,18 @@ def _write(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "service.toml"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def test_variables_of_a_command_line() -> None:
+    assert variables(None) == {}
+    assert variables(["log__level=info", "RINGMESH_TOKEN=a=b", "empty="]) == {
+        "RINGMESH_LOG__LEVEL": "info",
+        "RINGMESH_TOKEN": "a=b",
+        "RINGMESH_EMPTY": "",
+    }
+    for pair in ("token", "=1"):
+        with pytest.raises(ConfigError, match="NAME=VALUE is wanted"):
+            variables([pair])
 
 
 def test_defaults_bind_loopback() -> None:
@@ -88,6 +100,7 @@ def test_what_a_file_may_not_say(tmp_path: Path, text: str, key: str, reason: st
         ("RINGMESH_LISTEN__PORT", "70000", "listen.port", "expected `int` <= 65535"),
         ("RINGMESH_FAST", "perhaps", "fast", "expected `bool`"),
         ("RINGMESH_NAMES", "[1]", "names", "expected `array`"),
+        ("RINGMESH_LOG__FORMAT", "xml", "log.format", "invalid enum value 'xml'; there is auto, console, json"),
     ],
 )
 def test_what_a_variable_may_not_say(name: str, value: str, key: str, reason: str) -> None:
@@ -95,6 +108,11 @@ def test_what_a_variable_may_not_say(name: str, value: str, key: str, reason: st
         load(_Config, None, {name: value})
     assert (caught.value.source, caught.value.key) == (name, key)
     assert reason in caught.value.reason
+
+
+def test_names_at_the_beginning_of_a_reason_stay_as_they_are() -> None:
+    assert explain("JSON is malformed: trailing characters (byte 3)")[1].startswith("JSON is malformed")
+    assert explain("Expected `int`, got `str` - at `$.a`") == ("a", "expected `int`, got `str`")
 
 
 def test_a_file_that_is_missing_or_no_toml(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def _get(port: int, path: str, data: bytes | None = None) -> tuple[int, Any]:
             return error.code, json.load(error)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_drains_and_exits_with_zero(launch: Callable[..., _Process], number: signal.Signals) -> None:
     service = launch()
     started = service.until("started")
