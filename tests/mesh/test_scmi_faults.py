@@ -130,7 +130,7 @@ def test_no_message_leaks_no_wrong_reply_and_the_counters_add_up(tmp_path: Path)
 
 
 def test_a_chain_used_twice_breaks_the_queue_and_nothing_else(tmp_path: Path) -> None:
-    """Three commands wait for answers that never come when the platform doubles the answer of another."""
+    """Up to three commands wait for answers that never come when the platform doubles the answer of another."""
     args = settings(
         WORKLOAD__SCMI_WORKERS=4, WORKLOAD__SCMI_TIMEOUT=100, WORKLOAD__NET_WINDOW=4,
         FAULTS__NEVER=3, FAULTS__NEVER_EVERY=1, FAULTS__DOUBLE_USED=800,
@@ -156,9 +156,10 @@ def test_a_chain_used_twice_breaks_the_queue_and_nothing_else(tmp_path: Path) ->
     assert counts(of_guest, "scmi")["channels_broken"] == 1
     assert counts(of_guest, "scmi_census")["violations"] == 0
     assert sum(messages(of_guest).values()) == 128
-    # the three that waited, and the one that was answered twice or came next
+    # the one that was answered twice or came next, and those of the three that waited: an asynchronous command among
+    # them does not, for its delayed response ends it as well
     assert books["scmi"]["timed_out"] == 0
-    assert 3 <= books["scmi"]["lost"] <= 5
+    assert 1 <= books["scmi"]["lost"] <= 5
     assert books["net"]["rx"] > 100
     assert not any(books["net"][key] for key in ("lost", "duplicated", "corrupted"))
     until(lambda: run.said("SCMI channel is broken"), "the log says so")
