@@ -18,14 +18,11 @@ _NORMAL: Final = NormalDist()
 _LEAST: Final = 2.0**-53
 
 
-class Constant(
-    msgspec.Struct,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    frozen=True,
-    tag_field="distribution",
-    tag="constant",
-):
+class _Distribution(msgspec.Struct, forbid_unknown_fields=True, frozen=True, tag_field="distribution"):
+    """Root of all: its name stands in ``distribution``."""
+
+
+class Constant(_Distribution, kw_only=True, frozen=True, tag="constant"):
     """Always ``seconds``."""
 
     seconds: Held
@@ -34,14 +31,7 @@ class Constant(
         return self.seconds
 
 
-class Uniform(
-    msgspec.Struct,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    frozen=True,
-    tag_field="distribution",
-    tag="uniform",
-):
+class Uniform(_Distribution, kw_only=True, frozen=True, tag="uniform"):
     """Between ``low`` and ``high`` seconds, each length as likely as another."""
 
     low: Held = 0.0
@@ -55,14 +45,7 @@ class Uniform(
         return self.low + (self.high - self.low) * chance
 
 
-class Exponential(
-    msgspec.Struct,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    frozen=True,
-    tag_field="distribution",
-    tag="exponential",
-):
+class Exponential(_Distribution, kw_only=True, frozen=True, tag="exponential"):
     """``mean`` seconds on average: mostly short, now and then long."""
 
     mean: Held
@@ -71,14 +54,7 @@ class Exponential(
         return min(-self.mean * math.log1p(-chance), MAX_LATE_SECONDS)
 
 
-class Lognormal(
-    msgspec.Struct,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    frozen=True,
-    tag_field="distribution",
-    tag="lognormal",
-):
+class Lognormal(_Distribution, kw_only=True, frozen=True, tag="lognormal"):
     """Half of them below ``median`` seconds, with a long tail: the logarithm has the standard deviation ``sigma``."""
 
     median: Held

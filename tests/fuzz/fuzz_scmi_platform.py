@@ -13,7 +13,6 @@ from __future__ import annotations
 import operator
 import random
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +30,7 @@ from services.scmi_platform.platform import Platform
 from services.scmi_platform.protocols.standard import STANDARD
 from services.scmi_platform.registry import Command
 from services.scmi_platform.state import PlatformState
+from tests.fuzz import rounds
 from tests.fuzz.scmi_requests import requests
 
 BOARD: Final = Path(__file__).parents[1] / "services" / "scmi_platform" / "board_whole.toml"
@@ -310,15 +310,5 @@ def fuzz(count: int, seed: int, first: int = 0, report: Callable[[int], None] = 
     return total
 
 
-def _print(total: Counter[str], seconds: float) -> None:
-    print(f"\n{total.pop('messages')} messages in {seconds:.0f} s; each answered well-formed, or dropped and counted")
-    for name in sorted(total):
-        print(f"  {name:60} {total[name]:>9}")
-
-
 if __name__ == "__main__":
-    _count, _seed, _first = (int(sys.argv[i]) if len(sys.argv) > i else default for i, default in
-                             ((1, 100_000), (2, 0), (3, 0)))  # fmt: skip
-    _began = time.monotonic()
-    _total = fuzz(_count, _seed, _first, lambda done: print(f"\r{done} of {_count}", end="", flush=True))
-    _print(_total, time.monotonic() - _began)
+    rounds.run(fuzz, "each answered well-formed, or dropped and counted")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict, replace
@@ -31,6 +30,7 @@ from services.guest_driver.scmi_message import POLL_DONE, VioMsg
 from services.guest_driver.scmi_virtio import TxChannel
 from services.guest_driver.scmi_virtio_rx import RxChannel
 from services.guest_driver.scmi_xfer import xfers_of
+from tests.fuzz import rounds
 from tests.fuzz.scmi_hostile import IDENTITY, SOURCES, VENDOR, Command, HostilePlatform
 
 #: Hostile messages of one episode.
@@ -510,15 +510,5 @@ def fuzz(count: int, seed: int, first: int = 0, report: Callable[[int], None] = 
     return total
 
 
-def _print(total: Counter[str], seconds: float) -> None:
-    print(f"\n{total.pop('messages')} messages in {seconds:.0f} s; none crashed, leaked, or went uncounted")
-    for name in sorted(total):
-        print(f"  {name:48} {total[name]:>9}")
-
-
 if __name__ == "__main__":
-    _count, _seed, _first = (int(sys.argv[i]) if len(sys.argv) > i else default for i, default in
-                             ((1, 100_000), (2, 0), (3, 0)))  # fmt: skip
-    _began = time.monotonic()
-    _total = fuzz(_count, _seed, _first, lambda done: print(f"\r{done} of {_count}", end="", flush=True))
-    _print(_total, time.monotonic() - _began)
+    rounds.run(fuzz, "none crashed, leaked, or went uncounted")

@@ -1,0 +1,22 @@
+"""A fuzz target as a script: ``python -m tests.fuzz.NAME COUNT SEED FIRST_EPISODE``, with progress and what was met."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+
+#: ``fuzz(count, seed, first episode, report)``; ``report(done)`` is told of each episode.
+Fuzz = Callable[[int, int, int, Callable[[int], None]], "Counter[str]"]
+
+
+def run(fuzz: Fuzz, verdict: str) -> None:
+    """Run it as the command line says; print ``verdict``, which the run has just shown, and every count."""
+    count, seed, first = (int(sys.argv[i]) if len(sys.argv) > i else default for i, default in
+                          ((1, 100_000), (2, 0), (3, 0)))  # fmt: skip
+    began = time.monotonic()
+    total = fuzz(count, seed, first, lambda done: print(f"\r{done} of {count}", end="", flush=True))
+    print(f"\n{total.pop('messages')} messages in {time.monotonic() - began:.0f} s; {verdict}")
+    for name in sorted(total):
+        print(f"  {name:60} {total[name]:>9}")
