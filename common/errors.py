@@ -15,7 +15,7 @@
         ├── HandshakeError          hello with a wrong token, version or role
         ├── CallError               the peer answered a call with an errno
         ├── LinkDownError           the peer went away while an answer was awaited
-        ├── MemoryFaultError        an address outside guest memory or outside a memory key
+        ├── MemoryFaultError        an address outside guest memory or outside a memory key, or a key that is stale
         ├── RingError               a malformed virtqueue: that queue is broken until it is reset
         ├── XferTimeoutError        no answer to an SCMI command in time (Linux: -ETIMEDOUT)
         └── ScmiError               an SCMI reply with a status other than SUCCESS, or a malformed one
@@ -25,6 +25,8 @@ the metric that count it can name them.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 
 class RingmeshError(Exception):
@@ -106,8 +108,28 @@ class LinkDownError(RemoteError):
     """The link went down before the peer answered."""
 
 
+FaultKind = Literal["unmapped", "permission", "stale_key"]
+"""What a memory access came up against: no bank or no mapping there (or one that cannot be), a mapping that does not
+grant the access, a memory key whose generation is not in force."""
+
+
 class MemoryFaultError(RemoteError):
-    """``field`` names the access; ``value`` is the address and length that no region (or key) covers."""
+    """``field`` names the access; ``value`` is the address and length that no region (or key) covers.
+
+    ``kind`` tells apart what devices count apart.
+    """
+
+    def __init__(
+        self,
+        field: str,
+        value: object = None,
+        limit: object = None,
+        detail: str = "",
+        *,
+        kind: FaultKind = "unmapped",
+    ) -> None:
+        super().__init__(field, value, limit, detail)
+        self.kind: FaultKind = kind
 
 
 class RingError(RemoteError):

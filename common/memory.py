@@ -13,11 +13,13 @@ that we run on are little-endian too, so a native cast is exact.
 from __future__ import annotations
 
 import sys
+from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Final
 
-from common.errors import LocalError, MemoryFaultError
+from common.errors import FaultKind, LocalError, MemoryFaultError
 from common.world import Memory, View
 
 if sys.byteorder != "little":  # pragma: no cover
@@ -29,6 +31,10 @@ CELL: Final = {"B": 1, "H": 2, "I": 4, "Q": 8}
 ACCESS_RO: Final = 1
 ACCESS_WO: Final = 2
 ACCESS_RW: Final = 3
+
+#: Up to so many ranges are looked through one after the other: quicker than a search by halves.
+FEW: Final = 8
+_IOVA: Final = attrgetter("iova")
 
 
 @dataclass(slots=True, frozen=True)
@@ -127,7 +133,7 @@ class GuestMemory:
         self.write(addr, bytes([byte]) * length)
 
 
-@dataclass(slots=True, frozen=True, order=True)
+@dataclass(slots=True, frozen=True)
 class Mapping:
     """``size`` bytes of I/O virtual addresses at ``iova`` stand for guest memory at ``addr``."""
 
@@ -137,19 +143,20 @@ class Mapping:
     perm: int = ACCESS_RW
 
 
+@dataclass(slots=True, frozen=True, init=False)
 class MemoryMap:
-    """An ordered, overlap-free list of mappings; immutable once made.
+    """An ordered, overlap-free list of mappings; immutable once made. ``MemoryMap()`` maps nothing.
 
     Raises MemoryFaultError (it comes from a VMM) naming the range that is empty, wraps the address space, has no
     known permission or overlaps another.
     """
 
-    __slots__ = ("mappings",)
+    mappings: tuple[Mapping, ...]
 
-    def __init__(self, mappings: Iterable[Mapping]) -> None:
-        self.mappings: Final = tuple(sorted(mappings))
+    def __init__(self, mappings: Iterable[Mapping] = ()) -> None:
+        ordered = tuple(sorted(mappings, key=_IOVA))
         end = 0
-        for m in self.mappings:
+        for m in ordered:
             if m.size <= 0 or m.iova < 0 or m.addr < 0 or m.iova + m.size > 1 << 64 or m.addr + m.size > 1 << 64:
                 raise MemoryFaultError("map.range", (hex(m.iova), m.size), None, "empty or beyond 64 bits")
             if m.perm not in (ACCESS_RO, ACCESS_WO, ACCESS_RW):
@@ -157,59 +164,94 @@ class MemoryMap:
             if m.iova < end:
                 raise MemoryFaultError("map.range", (hex(m.iova), m.size), None, "overlaps the range before it")
             end = m.iova + m.size
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, MemoryMap) and self.mappings == other.mappings
-
-    def __hash__(self) -> int:
-        return hash(self.mappings)
+        object.__setattr__(self, "mappings", ordered)
 
     @classmethod
     def identity(cls, memory: GuestMemory) -> MemoryMap:
         """Every region of ``memory`` at its own guest address: a device without an IOMMU in front."""
         return cls(Mapping(r.base, r.size, r.base) for r in memory.regions)
 
+    def overlapping(self, iova: int, size: int) -> tuple[Mapping, ...]:
+        """The mappings that share a byte with the ``size`` bytes (at least one) at ``iova``, by address."""
+        first = bisect_right(self.mappings, iova, key=_IOVA)
+        if first and (before := self.mappings[first - 1]).iova + before.size > iova:
+            first -= 1
+        return self.mappings[first : bisect_right(self.mappings, iova + size - 1, key=_IOVA)]
 
+    def covers(self, iova: int, length: int, perm: int) -> bool:
+        """Does one mapping hold all of ``length`` bytes at ``iova`` and grant ``perm``: would a key of this map
+        translate them?"""
+        at = bisect_right(self.mappings, iova, key=_IOVA) - 1
+        if at < 0:
+            return False
+        m = self.mappings[at]
+        end = m.iova + m.size
+        return iova < end and iova <= iova + length <= end and m.perm & perm == perm
+
+
+_Range = tuple[int, int, int, int]
+
+
+@dataclass(slots=True, frozen=True)
 class MemoryKey:
     """A memory map with a generation (mlx5: the mkey). Immutable; a change of map makes a new key."""
 
-    __slots__ = ("_ranges", "generation", "map")
+    map: MemoryMap
+    generation: int
+    #: (first IOVA, end, what to add for the guest address, permission) by address: here if they are few, or else ...
+    _few: tuple[_Range, ...] = field(init=False, repr=False, compare=False)
+    #: ... here, and the first IOVAs
+    _many: tuple[_Range, ...] = field(init=False, repr=False, compare=False)
+    _starts: tuple[int, ...] = field(init=False, repr=False, compare=False)
 
-    def __init__(self, memory_map: MemoryMap, generation: int) -> None:
-        self.map: Final = memory_map
-        self.generation: Final = generation
-        self._ranges: Final = tuple((m.iova, m.iova + m.size, m.addr - m.iova, m.perm) for m in memory_map.mappings)
+    def __post_init__(self) -> None:
+        ranges = tuple((m.iova, m.iova + m.size, m.addr - m.iova, m.perm) for m in self.map.mappings)
+        few = len(ranges) <= FEW
+        object.__setattr__(self, "_few", ranges if few else ())
+        object.__setattr__(self, "_many", () if few else ranges)
+        object.__setattr__(self, "_starts", () if few else tuple(r[0] for r in ranges))
 
     def translate(self, iova: int, length: int, perm: int) -> int:
-        """Guest address of ``length`` bytes at ``iova``; raises MemoryFaultError unless one mapping covers them all
-        and grants ``perm``."""
+        """Guest address of ``length`` bytes at ``iova``.
+
+        Raises MemoryFaultError unless one mapping covers them all (``unmapped``) and grants ``perm`` (``permission``).
+        """
         stop = iova + length
-        for start, end, delta, granted in self._ranges:
+        for start, end, delta, granted in self._few or self._many[(n := bisect_right(self._starts, iova)) - 1 : n]:
             if start <= iova < end and iova <= stop <= end:  # a peer may send a negative length
                 if granted & perm == perm:
                     return iova + delta
-                break
-        raise MemoryFaultError(
-            "addr", hex(iova), None, f"{length} bytes, access {perm}, key generation {self.generation}"
-        )
+                raise self._fault(iova, f"{length} bytes grant access {granted}, not {perm}", "permission")
+        raise self._fault(iova, f"{length} bytes, access {perm}: in no mapping", "unmapped")
+
+    def _fault(self, iova: int, what: str, kind: FaultKind) -> MemoryFaultError:
+        return MemoryFaultError("addr", hex(iova), None, f"{what}, key generation {self.generation}", kind=kind)
 
 
+_Piece = tuple[int, int, memoryview]
+"""First IOVA and end of a mapped piece of one bank, and its bytes."""
+
+
+@dataclass(slots=True, frozen=True, eq=False)
 class MappedMemory:
     """Guest memory seen through a memory key: what a device's DMA engine may reach, by IOVA.
 
-    Copies go straight to the bytes of the mapped banks where ``memory`` shows them (see GuestMemory.buffer), as long as
-    no bank was plugged or unplugged since.
+    Copies go straight to the bytes of the mapped banks where ``memory`` shows them (see GuestMemory.buffer). Which
+    they are is found out at the first copy and again after a bank was plugged or unplugged: nobody can tell, so this
+    counts as immutable. Where memory shows no bytes nothing is kept.
     """
 
-    __slots__ = ("_banks", "_readable", "_writable", "key", "memory")
-
-    def __init__(self, memory: Memory, key: MemoryKey) -> None:
-        self.memory: Final = memory
-        self.key: Final = key
-        self._banks: Final = memory.regions
-        banks = [(m.iova, m.iova + m.size, memory.buffer(m.addr, m.size), m.perm) for m in key.map.mappings]
-        self._readable: Final = tuple((lo, hi, b) for lo, hi, b, perm in banks if b is not None and perm & ACCESS_RO)
-        self._writable: Final = tuple((lo, hi, b) for lo, hi, b, perm in banks if b is not None and perm & ACCESS_WO)
+    memory: Memory
+    key: MemoryKey
+    #: the banks that the other fields were made from
+    _regions: tuple[Any, ...] = field(init=False, repr=False, default=())
+    #: as in MemoryKey, by direction
+    _read_few: tuple[_Piece, ...] = field(init=False, repr=False, default=())
+    _read_many: tuple[_Piece, ...] = field(init=False, repr=False, default=())
+    _read_starts: tuple[int, ...] = field(init=False, repr=False, default=())
+    _write_few: tuple[_Piece, ...] = field(init=False, repr=False, default=())
+    _write_many: tuple[_Piece, ...] = field(init=False, repr=False, default=())
+    _write_starts: tuple[int, ...] = field(init=False, repr=False, default=())
 
     def view(self, addr: int, count: int, fmt: str, perm: int = ACCESS_RO) -> View:
         """Live cells; raises MemoryFaultError unless the key grants ``perm`` on all of them."""
@@ -226,18 +268,51 @@ class MappedMemory:
         return None
 
     def read(self, addr: int, length: int) -> bytes:
-        if self.memory.regions is self._banks:
-            end = addr + length
-            for start, stop, data in self._readable:
-                if start <= addr <= end <= stop:
-                    return data[addr - start : end - start].tobytes()
+        if self._regions is not self.memory.regions:
+            self._find()
+        end = addr + length
+        for start, stop, data in (
+            self._read_few or self._read_many[(n := bisect_right(self._read_starts, addr)) - 1 : n]
+        ):
+            if start <= addr < end <= stop:
+                return data[addr - start : end - start].tobytes()
         return self.memory.read(self.key.translate(addr, length, ACCESS_RO), length)
 
     def write(self, addr: int, data: bytes) -> None:
-        if self.memory.regions is self._banks:
-            end = addr + len(data)
-            for start, stop, bank in self._writable:
-                if start <= addr and end <= stop:
-                    bank[addr - start : end - start] = data
-                    return
+        if self._regions is not self.memory.regions:
+            self._find()
+        end = addr + len(data)
+        for start, stop, bank in (
+            self._write_few or self._write_many[(n := bisect_right(self._write_starts, addr)) - 1 : n]
+        ):
+            if start <= addr and end <= stop:
+                bank[addr - start : end - start] = data
+                return
         self.memory.write(self.key.translate(addr, len(data), ACCESS_WO), data)
+
+    def _find(self) -> None:
+        """Find the pieces of banks that copies may go to as the banks are now."""
+        memory = self.memory
+        regions = memory.regions
+        ends = [r.end for r in regions]
+        readable: list[_Piece] = []
+        writable: list[_Piece] = []
+        for m in self.key.map.mappings:
+            for region in regions[bisect_right(ends, m.addr) :]:
+                low, high = max(m.addr, region.base), min(m.addr + m.size, region.end)
+                if low >= high:
+                    break
+                data = memory.buffer(low, high - low)
+                if data is None:
+                    return
+                piece = (low - m.addr + m.iova, high - m.addr + m.iova, data)
+                if m.perm & ACCESS_RO:
+                    readable.append(piece)
+                if m.perm & ACCESS_WO:
+                    writable.append(piece)
+        for way, pieces in (("_read", tuple(readable)), ("_write", tuple(writable))):
+            few = len(pieces) <= FEW
+            object.__setattr__(self, f"{way}_few", pieces if few else ())
+            object.__setattr__(self, f"{way}_many", () if few else pieces)
+            object.__setattr__(self, f"{way}_starts", () if few else tuple(p[0] for p in pieces))
+        object.__setattr__(self, "_regions", regions)

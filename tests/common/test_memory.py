@@ -1,4 +1,4 @@
-"""common.memory: regions, live views, maps and keys."""
+"""common.memory: regions and live views. Maps and keys: test_memory_keys.py; through a key: test_memory_mapped.py."""
 
 from __future__ import annotations
 
@@ -9,17 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import LocalError, MemoryFaultError
-from common.memory import (
-    ACCESS_RO,
-    ACCESS_RW,
-    ACCESS_WO,
-    CELL,
-    GuestMemory,
-    MappedMemory,
-    Mapping,
-    MemoryKey,
-    MemoryMap,
-)
+from common.memory import CELL, GuestMemory
 
 
 def test_bytes_go_in_and_come_out_zeroed_at_first() -> None:
@@ -136,108 +126,11 @@ def test_memory_behaves_like_a_bytearray(writes: list[tuple[int, bytes]]) -> Non
     assert memory.read(0, 64) == model
 
 
-# --- maps and keys --------------------------------------------------------------------------------------------------
-
-
-def test_a_map_is_sorted_and_compares_by_its_mappings() -> None:
-    a, b = Mapping(0x2000, 16, 0), Mapping(0x1000, 16, 64)
-    assert MemoryMap([a, b]).mappings == (b, a)
-    assert MemoryMap([a, b]) == MemoryMap([b, a])
-    assert hash(MemoryMap([a, b])) == hash(MemoryMap([b, a]))
-    assert MemoryMap([a]) != MemoryMap([b])
-    assert MemoryMap([a]) != (a,)
-
-
-@pytest.mark.parametrize(
-    ("mappings", "field"),
-    [
-        ([Mapping(0, 0, 0)], "map.range"),
-        ([Mapping(-1, 1, 0)], "map.range"),
-        ([Mapping(0, 1, -1)], "map.range"),
-        ([Mapping((1 << 64) - 1, 2, 0)], "map.range"),
-        ([Mapping(0, 2, (1 << 64) - 1)], "map.range"),
-        ([Mapping(0, 16, 0), Mapping(15, 16, 64)], "map.range"),
-        ([Mapping(0, 16, 0, 0)], "map.perm"),
-        ([Mapping(0, 16, 0, 4)], "map.perm"),
-    ],
-)
-def test_a_bad_map_names_what_is_wrong(mappings: list[Mapping], field: str) -> None:
-    with pytest.raises(MemoryFaultError) as caught:
-        MemoryMap(mappings)
-    assert caught.value.field == field
-
-
-def test_a_key_translates_within_one_mapping_and_its_rights() -> None:
-    key = MemoryKey(MemoryMap([Mapping(0x1000, 16, 0x100, ACCESS_RO), Mapping(0x1010, 16, 0x800, ACCESS_RW)]), 7)
-    assert key.generation == 7
-    assert key.translate(0x1004, 12, ACCESS_RO) == 0x104
-    assert key.translate(0x1010, 16, ACCESS_WO) == 0x800
-    for iova, length, perm in ((0x1004, 13, ACCESS_RO), (0x1000, 1, ACCESS_WO), (0xFFF, 1, ACCESS_RO), (0x1020, 1, 1)):
-        with pytest.raises(MemoryFaultError, match="key generation 7"):
-            key.translate(iova, length, perm)
-
-
-def test_mapped_memory_is_guest_memory_by_iova() -> None:
-    memory = GuestMemory(0x1000)
-    mapped = MappedMemory(memory, MemoryKey(MemoryMap([Mapping(0x10000, 64, 0x100, ACCESS_RW)]), 1))
-    mapped.write(0x10008, b"ring")
-    assert memory.read(0x108, 4) == b"ring"
-    assert mapped.read(0x10008, 4) == b"ring"
-    mapped.view(0x10000, 2, "H")[1] = 0x1234
-    assert memory.read(0x102, 2) == b"\x34\x12"
-    mapped.check(0x10000, 64)
-    with pytest.raises(MemoryFaultError):
-        mapped.check(0x10000, 65)
-
-
-def test_a_write_only_mapping_cannot_be_read() -> None:
-    mapped = MappedMemory(GuestMemory(64), MemoryKey(MemoryMap([Mapping(0, 64, 0, ACCESS_WO)]), 1))
-    mapped.write(0, b"x")
-    with pytest.raises(MemoryFaultError):
-        mapped.read(0, 1)
-
-
-def test_a_view_needs_the_access_that_it_asks_for() -> None:
-    mapped = MappedMemory(
-        GuestMemory(64), MemoryKey(MemoryMap([Mapping(0, 16, 0, ACCESS_RO), Mapping(16, 16, 16, ACCESS_WO)]), 1)
-    )
-    assert len(mapped.view(0, 8, "H")) == len(mapped.view(16, 8, "H", ACCESS_WO)) == 8
-    for addr, perm in ((0, ACCESS_WO), (0, ACCESS_RW), (16, ACCESS_RO), (16, ACCESS_RW)):
-        with pytest.raises(MemoryFaultError):
-            mapped.view(addr, 8, "H", perm)
-
-
-def test_the_identity_map_covers_every_region() -> None:
-    memory = GuestMemory(16, 0x40)
-    memory.add_region(0x100, 8)
-    assert MemoryMap.identity(memory).mappings == (Mapping(0x40, 16, 0x40), Mapping(0x100, 8, 0x100))
-
-
-def test_copies_through_a_key_go_straight_to_the_bank() -> None:
-    memory = GuestMemory(0x2000, 0x1000)
-    mapped = MappedMemory(
-        memory, MemoryKey(MemoryMap([Mapping(0x10_0000, 0x1000, 0x1000), Mapping(0x20_0000, 0x1000, 0x2000, 1)]), 1)
-    )
-    mapped.write(0x10_0FF0, bytes(range(16)))
-    assert memory.read(0x1FF0, 16) == mapped.read(0x10_0FF0, 16) == bytes(range(16))
-    memory.write(0x2000, b"ro")
-    assert mapped.read(0x20_0000, 2) == b"ro"
-    for addr, length in ((0x10_0FF1, 16), (0x0F_FFFF, 2), (0x10_0000, -1), (0x30_0000, 1)):
-        with pytest.raises(MemoryFaultError):
-            mapped.read(addr, length)
-    for addr in (0x20_0000, 0x10_0FFF, 0x0F_FFFF):
-        with pytest.raises(MemoryFaultError):
-            mapped.write(addr, b"xx")
-    assert memory.read(0x2000, 2) == b"ro"
-    assert mapped.buffer(0x10_0000, 1) is None
-
-
-def test_a_mapping_over_two_banks_is_reached_in_each() -> None:
-    memory = GuestMemory(0x1000, 0x1000)
-    memory.add_region(0x2000, 0x1000)
-    mapped = MappedMemory(memory, MemoryKey(MemoryMap([Mapping(0, 0x2000, 0x1000)]), 1))
-    mapped.write(0x1000, b"second")
-    assert mapped.read(0x1000, 6) == memory.read(0x2000, 6) == b"second"
-    with pytest.raises(MemoryFaultError):
-        mapped.read(0xFFF, 2)
-    assert memory.buffer(0x1000, 0x2000) is None
+def test_bytes_for_bulk_copies_are_those_of_one_region() -> None:
+    memory = GuestMemory(16, 0x10)
+    memory.add_region(0x20, 16)
+    found = memory.buffer(0x18, 8)
+    assert found is not None
+    found[:2] = b"ab"
+    assert memory.read(0x18, 3) == b"ab\0"
+    assert (memory.buffer(0x18, 16), memory.buffer(0x18, -1), memory.buffer(0xF, 1)) == (None, None, None)

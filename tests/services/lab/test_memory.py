@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from common.errors import LocalError, MemoryFaultError
+from common.memory import FEW, MappedMemory, Mapping, MemoryKey, MemoryMap
 from services.lab.explore import explore, run_once
 from services.lab.failure import Failure
 from services.lab.scenario import Checks, Settings
@@ -140,3 +141,35 @@ def test_copies_and_cells_wake_each_other(reads: str, writes: str) -> None:
 
     result = explore(setup, Settings(preemptions=2))
     assert (result.verdict, result.exhaustive) == ("holds", True)
+
+
+def test_memory_through_a_key_may_be_shared() -> None:
+    """Actors that reach one MappedMemory share nothing behind the lab's back, before and after its first copies."""
+
+    class Holder:
+        __slots__ = ("memory",)
+
+        def __init__(self, memory: MappedMemory) -> None:
+            self.memory = memory
+
+    def setup(world: LabWorld) -> Checks:
+        key = MemoryKey(MemoryMap([Mapping(0x1000 * i, 16, 0x100 + 16 * i) for i in range(FEW + 1)]), 1)
+        mapped = MappedMemory(world.memory(16 * (FEW + 1), 0x100), key)
+        mapped.write(0x1000, b"\x00")
+        holder = world.new(Holder, mapped)
+        mapped.view(0x2000, 1, "H")[0] = 1
+
+        async def writer() -> None:
+            holder.memory.write(0x1000, b"\x01")
+
+        async def reader() -> None:
+            while mapped.read(0x1000, 1) != b"\x01":
+                await world.relax()
+            holder.memory = mapped
+
+        world.spawn("writer", writer())
+        world.spawn("reader", reader())
+        return Checks(final=lambda: None if mapped.read(0x1000, 1) == b"\x01" else "not written")
+
+    result = explore(setup, Settings(preemptions=2))
+    assert (result.verdict, result.exhaustive, str(result.failure)) == ("holds", True, "None")
