@@ -74,14 +74,18 @@ class Attachment(Generic[D]):
 class DeviceService(Service[C], Generic[C, D]):
     """A service whose guests each get a device from :meth:`make_device`."""
 
-    #: names of the device's queues in metrics, by index
+    #: names of the device's queues in metrics, by index; a service whose devices vary overrides :meth:`name_queues`
     queue_names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: C) -> None:
         super().__init__(config)
         self.attachments: dict[str, Attachment[D]] = {}
         self._its: Link | None = None
-        self._waits = [self.metrics.queue(name, self._depth_of(index)) for index, name in enumerate(self.queue_names)]
+        self._waits = [self.metrics.queue(name, self._depth_of(index)) for index, name in enumerate(self.name_queues())]
+
+    def name_queues(self) -> tuple[str, ...]:
+        """Names of the device's queues in metrics, by index."""
+        return self.queue_names
 
     @abstractmethod
     def make_device(self, attachment: Attachment[D]) -> D:

@@ -1,8 +1,7 @@
 """A virtio device over the mesh: status, feature negotiation, queues and interrupts, as every device type needs them.
 
-The driver's side configures it by calls that carry vDPA's names (Linux ``struct vdpa_config_ops``); :data:`OPS` says
-what arguments each takes and in which phase of virtio 1.3 §3.1.1 it is legal. A device type derives from
-:class:`VirtioDevice` and fills in the hooks at the end.
+The driver's side configures it by calls that carry vDPA's names (Linux ``struct vdpa_config_ops``), see
+:mod:`common.virtio.vdpa_ops`. A device type derives from :class:`VirtioDevice` and fills in the hooks at the end.
 """
 
 from __future__ import annotations
@@ -11,67 +10,25 @@ import errno
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntFlag
 from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
 
-from common.errors import RemoteError
+from common.errors import RemoteError, RingError
 from common.memory import MemoryKey
 from common.virtio.features import MAX_QUEUE_SIZE, Feature, Status
 from common.virtio.msi_source import MsiSource
 from common.virtio.remote_queue import RemoteQueue
-from common.wire.messages import Avail, Broken, Call, Chain, Destroy, Irq, Message, Notice, Resync, Return, Saved
+from common.virtio.vdpa_ops import LATER, OPS, Op, Phase, Refusal
+from common.wire.messages import Avail, Broken, Call, Chain, Irq, Kick, Message, Notice, Resync, Return, Saved
 
 #: Kinds of refused calls that one device logs.
 MAX_LOGGED: Final = 64
 
 
-class Phase(IntFlag):
-    """Where the driver is in the initialisation of virtio 1.3 §3.1.1."""
-
-    RESET = 1
-    FEATURES = 2
-    """ACKNOWLEDGE and DRIVER set, FEATURES_OK not yet"""
-    SETUP = 4
-    """FEATURES_OK set, DRIVER_OK not yet"""
-    RUNNING = 8
-    ANY = 15
-
-
-@dataclass(slots=True, frozen=True)
-class Op:
-    """One operation: types of its arguments, phases in which it is legal."""
-
-    args: Any
-    phases: Phase
-
-
-OPS: Final[dict[str, Op]] = {
-    "get_device_id": Op(tuple[()], Phase.ANY),
-    "get_device_features": Op(tuple[()], Phase.ANY),
-    "set_driver_features": Op(tuple[int], Phase.FEATURES),
-    "get_status": Op(tuple[()], Phase.ANY),
-    "set_status": Op(tuple[int], Phase.ANY),
-    "get_config": Op(tuple[int, int], Phase.ANY),
-    "get_vq_num_max": Op(tuple[int], Phase.ANY),
-    "set_vq_num": Op(tuple[int, int], Phase.SETUP),
-    "set_vq_address": Op(tuple[int, int, int, int], Phase.SETUP),
-    "set_vq_cb": Op(tuple[int, int], Phase.SETUP | Phase.RUNNING),
-    "set_vq_state": Op(tuple[int, int], Phase.SETUP),
-    "get_vq_state": Op(tuple[int], Phase.ANY),
-    "set_vq_ready": Op(tuple[int, bool], Phase.SETUP),
-}
-
-
-class Refusal(Exception):  # noqa: N818  (an answer, not an error of ours)
-    """A call is answered with ``errno`` and a sentence."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason
+#: an int: asked for each batch of packets, and a flag of an enumeration takes its time
+_DRIVER_OK: Final = int(Status.DRIVER_OK)
 
 
 @dataclass(slots=True)
@@ -134,7 +91,7 @@ class VirtioDevice(ABC):
 
     @property
     def phase(self) -> Phase:
-        if self.status & Status.DRIVER_OK:
+        if self.status & _DRIVER_OK:
             return Phase.RUNNING
         if self.status & Status.FEATURES_OK:
             return Phase.SETUP
@@ -144,7 +101,7 @@ class VirtioDevice(ABC):
 
     def live(self, queue: int) -> bool:
         """May the device use buffers of ``queue``? (:class:`common.virtio.device_core.Transport`)"""
-        return self.phase == Phase.RUNNING and self.ready[queue] and not self.queues[queue].broken
+        return bool(self.status & _DRIVER_OK) and self.ready[queue] and not self.queues[queue].broken
 
     def look(self, queue: int) -> None:
         """Nothing: the port tells of chains when it has fetched them."""
@@ -162,10 +119,17 @@ class VirtioDevice(ABC):
             if vector is not None:
                 self.msi.raise_(vector, message.number, self.clock())
         elif isinstance(message, Saved):
-            self._queue(message.queue)
+            queue = self._queue(message.queue)
+            try:
+                queue.on_saved(message)
+            except RingError as error:
+                self._refuse(queue, error)
+                return
             self.on_saved(message)
         elif isinstance(message, Call):
-            self.send(self.answer(message))
+            answer = self.answer(message)
+            if answer is not None:
+                self.send(answer)
         elif isinstance(message, Resync):
             self._resync(message)
         elif isinstance(message, Broken):
@@ -231,18 +195,23 @@ class VirtioDevice(ABC):
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
-    def answer(self, call: Call) -> Return:
-        """Carry out a call; a bad one is refused with an errno and a sentence."""
+    def answer(self, call: Call) -> Return | None:
+        """Carry out a call; a bad one is refused with an errno and a sentence. None: it is answered later."""
         self.stats.calls += 1
         try:
-            return Return(call.seq, 0, self._call(call.op, call.args))
+            value = self._call(call.op, call.args)
+            return None if value is LATER else Return(call.seq, 0, value)
         except Refusal as refusal:
             code, reason = refusal.code, refusal.reason
         except RemoteError as error:
             code, reason = errno.EINVAL, f"{call.op}: {error}"
+        return self.refused(call, code, reason)
+
+    def refused(self, call: Call, code: int, reason: str) -> Return:
+        """The answer to a call that is refused: counted always, each kind logged once."""
         self.stats.calls_refused += 1
         said = (call.op[:40], code)
-        if said not in self._refused and len(self._refused) < MAX_LOGGED:  # each kind once, counted always
+        if said not in self._refused and len(self._refused) < MAX_LOGGED:
             self._refused.add(said)
             self.log("call_refused", op=said[0], errno=code, reason=reason[:256])
         return Return(call.seq, code, reason[:256])
@@ -265,9 +234,11 @@ class VirtioDevice(ABC):
         return self.queues[index]
 
     def op_get_device_id(self) -> int:
+        """The device type (§5)."""
         return self.device_id
 
     def op_get_device_features(self) -> int:
+        """u64: what the device offers (§2.2)."""
         return self.offered
 
     def op_set_driver_features(self, features: int) -> None:
@@ -279,6 +250,7 @@ class VirtioDevice(ABC):
         self.features = features
 
     def op_get_status(self) -> int:
+        """The device status (§2.1)."""
         return self.status
 
     def op_set_status(self, status: int) -> int:
@@ -288,6 +260,8 @@ class VirtioDevice(ABC):
             return 0
         known = int(Status.ACKNOWLEDGE | Status.DRIVER | Status.FEATURES_OK | Status.DRIVER_OK | Status.FAILED)
         ours = int(Status.DEVICE_NEEDS_RESET)  # ints: ~ of a flag covers the bits of the enumeration only
+        if self.features & Feature.SUSPEND.bit:
+            ours |= int(Status.SUSPEND)  # a device that has it looks at the bit first
         sticky = self.status & ~ours
         if status & ~(known | ours) or sticky & ~status:
             raise Refusal(errno.EINVAL, f"status {status:#x}: unknown bits, or bits taken back from {self.status:#x}")
@@ -304,22 +278,43 @@ class VirtioDevice(ABC):
             self.start()
         return self.status
 
+    def op_get_driver_features(self) -> int:
+        """u64: what the driver accepted, 0 before."""
+        return self.features
+
+    def op_reset(self) -> None:
+        """§2.4: as status 0."""
+        self.reset()
+
+    def op_get_config_size(self) -> int:
+        """Bytes of the configuration space (§2.5)."""
+        return len(self.config)
+
+    def op_get_generation(self) -> int:
+        """u32: another one after every change of the configuration space (§2.5.1, §4.1.4.3)."""
+        return 0
+
     def op_get_config(self, offset: int, length: int) -> bytes:
+        """``length`` bytes of the configuration space from ``offset`` on."""
         if offset < 0 or length < 0 or offset + length > len(self.config):
             raise Refusal(errno.EINVAL, f"config {offset}+{length}: {len(self.config)} bytes")
         return bytes(self.config[offset : offset + length])
 
     def op_get_vq_num_max(self, index: int) -> int:
+        """The largest size of the queue, entries."""
         self._vq(index)
         return self.queue_sizes[index]
 
     def op_set_vq_num(self, index: int, size: int) -> None:
+        """The size of the queue: a power of two up to the largest."""
         queue = self._vq(index)
         if not 0 < size <= min(self.queue_sizes[index], MAX_QUEUE_SIZE) or size & (size - 1):
             raise Refusal(errno.EINVAL, f"queue {index} size {size}: a power of two up to {self.queue_sizes[index]}")
+        queue.check_state(queue.next_idx, queue.used_idx, size)
         queue.size = size
 
     def op_set_vq_address(self, index: int, desc: int, driver: int, device: int) -> None:
+        """I/O virtual addresses of descriptor table, driver area and device area (§2.7)."""
         queue = self._vq(index)
         if min(desc, driver, device) < 0 or max(desc, driver, device) >= 1 << 64:
             raise Refusal(errno.EINVAL, f"queue {index}: an address is not a u64")
@@ -328,6 +323,7 @@ class VirtioDevice(ABC):
         queue.areas = (desc, driver, device)
 
     def op_set_vq_cb(self, index: int, event: int) -> None:
+        """The EventID of the MSI that the queue raises."""
         self._vq(index)
         if not 0 <= event < 1 << 16:
             raise Refusal(errno.EINVAL, f"queue {index}: EventID {event} has more than 16 bits")
@@ -338,35 +334,54 @@ class VirtioDevice(ABC):
         if number := self.queues[index].irq_number:  # asked for before this incarnation knew the vector
             self.msi.raise_(event, number, self.clock())
 
-    def op_set_vq_state(self, index: int, avail: int) -> None:
+    def op_set_vq_state(self, index: int, avail: int, used: int | None = None) -> None:
+        """Begin at these indices (u16); without ``used`` nothing is under way. Refused where that cannot be."""
         queue = self._vq(index)
-        if not 0 <= avail < 1 << 16:
-            raise Refusal(errno.EINVAL, f"queue {index}: avail index {avail} has more than 16 bits")
+        used = avail if used is None else used
+        for name, value in (("avail", avail), ("used", used)):
+            if not 0 <= value < 1 << 16:
+                raise Refusal(errno.EINVAL, f"queue {index}: {name} index {value} has more than 16 bits")
         if index not in self.resumed:  # a port says better where it stands
-            queue.next_idx = queue.used_idx = queue.confirmed_idx = avail
+            queue.set_state(avail, used)
 
     def op_get_vq_state(self, index: int) -> int:
-        return self._vq(index).next_idx
+        """u16: the avail index at which the queue goes on, or would."""
+        return self._vq(index).state
 
     def op_set_vq_ready(self, index: int, ready: bool) -> None:
+        """Enable the queue, or disable it."""
         queue = self._vq(index)
         if ready and not queue.size:
             raise Refusal(errno.EINVAL, f"queue {index}: ready without a size")
         self.ready[index] = ready
 
+    def op_get_vq_ready(self, index: int) -> bool:
+        """Is the queue enabled?"""
+        self._vq(index)
+        return self.ready[index]
+
+    def op_kick_vq(self, index: int) -> None:
+        """Ring the queue's doorbell at its port."""
+        self._vq(index)
+        self.send(Kick(index))
+
     # --- life ---------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """DRIVER_OK: make the queue objects."""
-        key = self.key()
-        if key is None:
-            return
         for queue in self.queues:
             if self.ready[queue.index] and not queue.live and not queue.broken:
-                queue.features = self.features
-                queue.create(key, refetch=queue.index in self.resumed)
-        self.resumed.clear()
-        self.on_start()
+                self.start_queue(queue)
+
+    def start_queue(self, queue: RemoteQueue) -> None:
+        """Make the queue object, as soon as there is a memory key for it."""
+        key = self.key(queue.index)
+        if key is None:
+            return
+        queue.features = self.features
+        queue.create(key, refetch=queue.index in self.resumed)
+        queue.resume()
+        self.resumed.discard(queue.index)
 
     def reset(self) -> None:
         """§2.4: back to the beginning; a port that still holds a queue object drops it."""
@@ -374,9 +389,10 @@ class VirtioDevice(ABC):
         self.status = 0
         self.features = 0
         for queue in self.queues:
-            if queue.live:
-                self.send(Destroy(queue.index))
+            stood = queue.live
             queue.reset()
+            if stood:
+                queue.destroy()
         self.vectors = [None] * len(self.queues)
         self._owners.clear()
         self.msi.forget()
@@ -387,11 +403,8 @@ class VirtioDevice(ABC):
     # --- hooks --------------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def key(self) -> MemoryKey | None:
-        """The memory key for new queue objects; None where the device must wait for a map."""
-
-    def on_start(self) -> None:
-        """The queue objects were made."""
+    def key(self, queue: int) -> MemoryKey | None:
+        """The memory key for a new object of ``queue``; None where the device must wait for a map."""
 
     def tick(self, now: float) -> None:
         """Time went on (monotonic seconds); called some hundred times a second."""
@@ -412,3 +425,4 @@ class VirtioDevice(ABC):
         queue = self.queues[message.queue]
         if queue.live and queue.key is not None:
             queue.create(queue.key)
+            queue.resume()

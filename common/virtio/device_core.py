@@ -48,6 +48,18 @@ class DeviceQueue(Protocol):
         ...
 
 
+class PacketQueue(DeviceQueue, Protocol):
+    """One virtqueue, as a core uses it that answers many chains at a time."""
+
+    def complete_batch(self, elems: list[tuple[int, bytes]]) -> None:
+        """:meth:`complete` of several chains ``(head, written)``, in this order."""
+        ...
+
+    def complete_together(self, elems: list[tuple[int, bytes]]) -> None:
+        """:meth:`complete_batch`, and the driver sees all of them or none: the buffers of one packet."""
+        ...
+
+
 class Transport(Protocol):
     """What a core is handed."""
 
@@ -69,6 +81,13 @@ class Transport(Protocol):
         """Buffers of ``queue`` are wanted: take what the driver made available, if it can be told without its kick;
         :meth:`DeviceCore.on_chains` is called with them. Not from within on_chains of that queue."""
         ...
+
+
+class PacketTransport(Transport, Protocol):
+    """What such a core is handed."""
+
+    @property
+    def queues(self) -> Sequence[PacketQueue]: ...
 
 
 class DeviceCore(Protocol):

@@ -8,7 +8,7 @@ lost connection loses nothing; there are never more of them than the queue has e
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from common.errors import LocalError, MemoryFaultError, RingError
@@ -17,7 +17,19 @@ from common.virtio.depth import Depth
 from common.virtio.features import DESC_F_WRITE
 from common.virtio.policy import DEFAULT_POLICY, PortPolicy
 from common.wire.limits import MAX_FRAME
-from common.wire.messages import Avail, Chain, Create, Message, Resync, Used, UsedElem
+from common.wire.messages import (
+    Avail,
+    Chain,
+    Create,
+    Destroy,
+    Message,
+    Resume,
+    Resync,
+    Saved,
+    Suspend,
+    Used,
+    UsedElem,
+)
 
 #: Bytes of payload after which a Used frame is closed and another begun; leaves room for the array around it.
 _FRAME_PAYLOAD: Final = MAX_FRAME * 3 // 4
@@ -34,8 +46,9 @@ class RemoteQueue:
     """
 
     __slots__ = (
-        "_answers", "_batch", "_batch_first", "_in_hand", "_unseen", "again", "areas", "broken", "confirmed_idx",
-        "depth", "features", "index", "irq_number", "key", "live", "next_idx", "policy", "send", "size", "used_idx",
+        "_answers", "_batch_first", "_behind", "_glued", "_in_hand", "_owed", "_unseen", "again", "areas", "avail_idx",
+        "batch", "broken", "confirmed_idx", "depth", "features", "index", "irq_number", "key", "live", "next_idx",
+        "policy", "running", "saved_idx", "send", "size", "used_idx",
     )  # fmt: skip
 
     def __init__(self, index: int, send: Callable[[Message], None]) -> None:
@@ -49,9 +62,15 @@ class RemoteQueue:
         self.key: MemoryKey | None = None
         #: a queue object stands at the port
         self.live = False
+        #: and it was told to fetch (mlx5: RDY)
+        self.running = False
         self.broken = False
         #: u16, the avail index of the next chain that has not been received
         self.next_idx = 0
+        #: u16, how far the driver had got when the port last said where it stands (vhost: ``avail_idx``)
+        self.avail_idx = 0
+        #: u16, where the queue had got when it last stopped; None before (see :meth:`state`)
+        self.saved_idx: int | None = None
         #: u16, the used index that the next answer gets
         self.used_idx = 0
         #: u16, answers before this one are known to be in the ring
@@ -66,9 +85,15 @@ class RemoteQueue:
         self._in_hand: dict[int, int] = {}
         #: the port holds chains from before next_idx that this incarnation has never received
         self._unseen = False
+        #: how many of those, and u16, how far this queue's used index is behind its avail index when all is done
+        self._owed = 0
+        self._behind = 0
         self._answers: deque[UsedElem] = deque()
-        self._batch: list[UsedElem] = []
+        #: answers that wait for :meth:`flush`
+        self.batch: list[UsedElem] = []
         self._batch_first = 0
+        #: heads of answers that the driver must not see without the answer before them
+        self._glued: set[int] = set()
 
     @property
     def in_hand(self) -> int:
@@ -78,7 +103,8 @@ class RemoteQueue:
     # --- the queue object ---------------------------------------------------------------------------------------------
 
     def create(self, key: MemoryKey, *, refetch: bool = False) -> None:
-        """Have the port make the queue object under ``key`` at ``next_idx``/``used_idx``, or attach to it.
+        """Have the port make the queue object under ``key`` at ``next_idx``/``used_idx``, or attach to it; it fetches
+        after :meth:`resume`.
 
         What :meth:`complete` collected goes out first: its bytes belong to the object that stands, and the new one
         begins behind it. ``refetch`` asks for what an earlier incarnation had been given; it is implied while
@@ -87,16 +113,74 @@ class RemoteQueue:
         self.flush()
         self.key = key
         self.live = True
+        self.running = False
         self.broken = False
         policy = self.policy | PortPolicy.REFETCH if refetch or self._unseen else self.policy
         self._unseen = False  # if this is lost with the connection, the next Resync tells again
         desc, driver, device = self.areas
         self.send(
             Create(
-                self.index, key.generation, self.next_idx, self.used_idx, self.size, desc, driver, device,
-                self.features, int(policy),
+                self.index, key.generation, self.next_idx, self.avail_idx, self.used_idx, self.size, desc, driver,
+                device, self.features, int(policy),
             )
         )  # fmt: skip
+
+    def resume(self) -> None:
+        """The queue object may fetch."""
+        self.running = True
+        self.send(Resume(self.index))
+
+    def suspend(self) -> None:
+        """Have the port stop fetching; it answers with Saved: :meth:`on_saved`."""
+        self.running = False
+        self.send(Suspend(self.index))
+
+    def on_saved(self, message: Saved) -> None:
+        """The port fetches no more, and everything that it had fetched has arrived. Raises RingError where it says
+        otherwise: what it fetched and this side has not would be lost."""
+        if self.live and not self.broken and message.index != self.next_idx:
+            raise self._fail("saved.index", message.index, self.next_idx, "not where what was fetched ends")
+        self.avail_idx = message.avail & 0xFFFF
+
+    def save(self) -> int:
+        """The queue stops, or is about to: remember where it has got, all that is in hand counting as not processed.
+        Returns that avail index (u16)."""
+        if self._owed:  # what is in flight has not all come again: only what was answered counts
+            self.saved_idx = (self.used_idx + self._behind) & 0xFFFF
+            return self.saved_idx
+        self.saved_idx = (self.next_idx - len(self.tail())) & 0xFFFF
+        return self.saved_idx
+
+    def destroy(self) -> None:
+        """Have the port drop the queue object. What it had got to stays known."""
+        self.live = self.running = False
+        self.send(Destroy(self.index))
+
+    @property
+    def state(self) -> int:
+        """u16, the avail index that vDPA's ``get_vq_state`` answers: of a queue object that stands the next entry that
+        it takes, of one that is gone what was remembered of it when it stopped (mlx5 answers so too: a VMM asks after
+        the reset of a device, which is not the end of the virtual machine)."""
+        if self.live or self.saved_idx is None:
+            return self.next_idx
+        return self.saved_idx
+
+    def set_state(self, avail: int, used: int) -> None:
+        """Begin there when the queue object is made: u16 avail index of the next entry to take, u16 used index of the
+        next element to write. Raises RingError where more would be under way than the queue has entries."""
+        self.check_state(avail, used, self.size)
+        if used != self.used_idx:  # what was answered belongs to another place
+            self._answers.clear()
+            self.batch = []
+            self._glued.clear()
+            self.used_idx = self.confirmed_idx = used
+        self.next_idx = self.avail_idx = avail
+        self.saved_idx = avail
+
+    def check_state(self, avail: int, used: int, size: int) -> None:
+        """Raise RingError unless a queue of ``size`` entries can stand at these u16 indices."""
+        if (avail - used) & 0xFFFF > size:
+            raise RingError("vq_state.used", used, avail, f"more than {size} entries behind the avail index")
 
     def tail(self) -> list[int]:
         """Heads of the longest run of last entries that are all in hand, oldest first: what hand_back() may take."""
@@ -124,9 +208,20 @@ class RemoteQueue:
         self.again.difference_update(heads)
         self.next_idx = start
 
+    def forget(self, heads: list[int]) -> None:
+        """Chains in hand that nothing was done with and that are not the last ones received: the next create() has the
+        port send them again, marked ``again``."""
+        for head in heads:
+            del self._in_hand[head]
+        self.again.difference_update(heads)
+        self._unseen = self._unseen or bool(heads)
+        self._owed += len(heads)
+
     def reset(self) -> None:
-        """Forget everything but the place in the floor plan."""
+        """Forget everything but the place in the floor plan, and where the queue had got."""
+        saved, policy = self.saved_idx, self.policy
         self.__init__(self.index, self.send)  # type: ignore[misc]
+        self.saved_idx, self.policy = saved, policy
 
     # --- from the port ------------------------------------------------------------------------------------------------
 
@@ -137,7 +232,10 @@ class RemoteQueue:
             return []
         assert self.key is not None
         if message.generation != self.key.generation:
-            raise self._fail("avail.generation", message.generation, self.key.generation, "stale memory key")
+            self.broken = True
+            raise MemoryFaultError(
+                "avail.generation", message.generation, self.key.generation, "stale memory key", kind="stale_key"
+            )
         self.confirm(message.used_idx)
         chains, place, in_hand = message.chains, message.first_idx, self._in_hand
         if message.again:
@@ -148,6 +246,7 @@ class RemoteQueue:
             for chain, at in fresh:
                 self._take(chain, at)
                 self.again.add(chain[0])
+            self._owed = max(0, self._owed - len(fresh))
             chains = [chain for chain, _ in fresh]
         else:
             if place != self.next_idx:
@@ -201,6 +300,8 @@ class RemoteQueue:
             raise self._fail("avail.used_idx", used_idx, self.used_idx, "beyond what was answered")
         for _ in range(count):
             self._answers.popleft()
+        if self._glued:
+            self._glued.intersection_update([answer[0] for answer in self._answers])
         self.confirmed_idx = used_idx
 
     def on_resync(self, message: Resync, *, fresh: bool) -> None:
@@ -209,22 +310,30 @@ class RemoteQueue:
         A ``fresh`` device takes the port's indices over and will be given what is in flight; one that kept its state
         repeats the answers that the port has not seen. Raises RingError for a place where the port cannot be.
         """
-        if not (0 <= message.avail_idx <= 0xFFFF and 0 <= message.used_idx <= 0xFFFF):
-            raise self._fail("resync.index", (message.avail_idx, message.used_idx), 0xFFFF, "not a u16")
+        if not all(0 <= index <= 0xFFFF for index in (message.index, message.avail, message.used)):
+            raise self._fail("resync.index", (message.index, message.avail, message.used), 0xFFFF, "not a u16")
         self.irq_number = max(self.irq_number, message.irq_number)
+        self.avail_idx = message.avail
+        self.running = False
         if fresh:
-            self.next_idx = message.avail_idx
-            self.used_idx = self.confirmed_idx = message.used_idx
+            self.next_idx = message.index
+            self.used_idx = self.confirmed_idx = message.used
             self._unseen = message.in_flight > 0
+            # what is in flight this incarnation takes again
+            self.saved_idx = (message.index - message.in_flight) & 0xFFFF
+            self._owed = message.in_flight
+            self._behind = (self.saved_idx - message.used) & 0xFFFF
             return
-        self.confirm(message.used_idx)
-        ahead = (message.avail_idx - self.next_idx) & 0xFFFF
+        if not self.live and not self._answers and self.next_idx == self.used_idx == 0 != message.used:
+            return  # this queue was reset: the port hears of it when the driver does, whose answer was lost
+        self.confirm(message.used)
+        ahead = (message.index - self.next_idx) & 0xFFFF
         if self.live and ahead > self.size:
-            raise self._fail("resync.avail_idx", message.avail_idx, self.next_idx, "not where the port can be")
+            raise self._fail("resync.index", message.index, self.next_idx, "not where the port can be")
         # a refetch that the last connection lost on its way: this device's own share is what is in hand or answered
         self._unseen = message.in_flight > ahead + len(self._in_hand) + len(self._answers)
         # what waits in the batch is the tail of the kept answers: one frame says all
-        self._batch = list(self._answers)
+        self.batch = list(self._answers)
         self._batch_first = self.confirmed_idx
 
     # --- to the port --------------------------------------------------------------------------------------------------
@@ -246,6 +355,11 @@ class RemoteQueue:
             self.again.difference_update([head for head, _ in elems])
         self._answer(elems)
 
+    def complete_together(self, elems: list[UsedElem]) -> None:
+        """:meth:`complete_batch`, and the driver sees all of them or none (§5.1.6.4.1: the buffers of one packet)."""
+        self.complete_batch(elems)
+        self._glued.update([head for head, _ in elems[1:]])
+
     def complete_again(self, head: int, written: bytes) -> None:
         """A fault on purpose: use a chain that is used already. Only with PortPolicy.UNCHECKED does it get as far as
         the ring; other ports close the link."""
@@ -255,18 +369,18 @@ class RemoteQueue:
         """Nothing: the port interrupts as the ring says."""
 
     def _answer(self, elems: list[UsedElem]) -> None:
-        if not self._batch:
+        if not self.batch:
             self._batch_first = self.used_idx
-        self._batch += elems
+        self.batch += elems
         self._answers.extend(elems)
         self.used_idx = (self.used_idx + len(elems)) & 0xFFFF
 
     def flush(self) -> int:
         """Send what complete() collected, as one frame where it fits. Returns how many answers."""
-        batch = self._batch
+        batch = self.batch
         if not batch:
             return 0
-        self._batch = []
+        self.batch = []
         self.depth.seen(len(self._in_hand))
         first = self._batch_first
         total = 0
@@ -277,16 +391,26 @@ class RemoteQueue:
             return len(batch)
         part: list[UsedElem] = []
         room = _FRAME_PAYLOAD
-        for elem in batch:
-            need = len(elem[1]) + _ELEM_OVERHEAD
+        for elems in self._units(batch):
+            need = sum(len(written) + _ELEM_OVERHEAD for _, written in elems)
             if part and need > room:
                 self.send(Used(self.index, first, part))
                 first = (first + len(part)) & 0xFFFF
                 part, room = [], _FRAME_PAYLOAD
-            part.append(elem)
+            part += elems
             room -= need
         self.send(Used(self.index, first, part))
         return len(batch)
+
+    def _units(self, batch: list[UsedElem]) -> Iterator[list[UsedElem]]:
+        """What must not be parted by the end of a frame."""
+        unit: list[UsedElem] = []
+        for elem in batch:
+            if unit and elem[0] not in self._glued:
+                yield unit
+                unit = []
+            unit.append(elem)
+        yield unit
 
     def _fail(self, field: str, value: object, limit: object, detail: str) -> RingError:
         self.broken = True

@@ -23,7 +23,7 @@ from common.world import Memory, View, World
 Segment = tuple[int, int, int]
 """``(addr, len, flags)`` of one descriptor, as read."""
 
-Popped = tuple[int, list[Segment], int]
+Popped = tuple[int, tuple[Segment, ...], int]
 """``(head, segments, readable)``: the first ``readable`` segments are device-readable, the others writable."""
 
 
@@ -110,6 +110,11 @@ class SplitDevice:
             self._rmb()
         return count
 
+    @property
+    def waiting(self) -> int:
+        """Reads avail->idx and believes it: how many entries wait, for those who only count."""
+        return (self._avail[1] - self.last_avail_idx) & 0xFFFF
+
     def pop(self) -> Popped | None:
         """The next available chain, or None. Raises RingError for a malformed one; the queue is broken then."""
         if not self.available():
@@ -121,7 +126,15 @@ class SplitDevice:
 
         Chains before a malformed one are returned; the malformed one raises on the next call.
         """
-        count = min(self.available(), limit)
+        return self.take_batch(min(self.available(), limit))
+
+    def take_batch(self, count: int) -> list[Popped]:
+        """The next ``count`` chains, which the caller knows to be available: avail->idx is not looked at.
+
+        Chains before a malformed one are returned; the malformed one raises on the next call.
+        """
+        if self.broken:
+            raise RingError("broken")
         chains = []
         take = self._take
         try:
@@ -146,7 +159,7 @@ class SplitDevice:
             if self.check:
                 self._check(segment)
             self.last_avail_idx = (self.last_avail_idx + 1) & 0xFFFF
-            return head, [segment], 0 if flags & DESC_F_WRITE else 1
+            return head, (segment,), 0 if flags & DESC_F_WRITE else 1
         popped = self._walk(head, flags)
         self.last_avail_idx = (self.last_avail_idx + 1) & 0xFFFF
         return popped
@@ -191,7 +204,7 @@ class SplitDevice:
                 self._check(segment)
             segments.append(segment)
             if not flags & DESC_F_NEXT:
-                return head, segments, readable
+                return head, tuple(segments), readable
             i = half[8 * i + 7]
             if i >= limit:
                 raise self._fail("next", i, limit - 1, "chain leaves its table")
@@ -206,6 +219,11 @@ class SplitDevice:
     def hand_back(self, count: int) -> None:
         """The last ``count`` entries taken count as never taken (what is fetched but not processed at a suspend)."""
         self.last_avail_idx = (self.last_avail_idx - count) & 0xFFFF
+
+    @property
+    def published(self) -> int:
+        """u16, used->idx as it stands in memory."""
+        return self._used[1]
 
     # --- giving buffers back -----------------------------------------------------------------------------------------
 
@@ -261,13 +279,17 @@ class SplitDevice:
         if not self.event_idx:
             self._used[0] = USED_F_NO_NOTIFY
 
-    def enable_notify(self) -> bool:
-        """Ask for a kick at the next available entry. True: something came meanwhile, look before you sleep."""
+    def arm_notify(self) -> None:
+        """Ask for a kick at the next available entry, without the last look of :meth:`enable_notify`."""
         self.notify_off = False
         if self.event_idx:
             self._avail_event[0] = self.last_avail_idx
         else:
             self._used[0] = 0
+
+    def enable_notify(self) -> bool:
+        """Ask for a kick at the next available entry. True: something came meanwhile, look before you sleep."""
+        self.arm_notify()
         # the request must be visible before the last look
         if self._mb is not None:
             self._mb()

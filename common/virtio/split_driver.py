@@ -84,18 +84,24 @@ class SplitDriver:
         self._mb: Final = world.mb
         self._indirect = indirect
         self._indirect_max = min(indirect_max, size)
-        # the areas begin as a device expects them, whatever an earlier queue left in this memory (§2.7.6, §2.7.8)
-        begin = start & 0xFFFF
-        for area in (views.avail, views.used):
-            area[0] = 0
-            area[1] = begin
-        views.avail[2 + size] = views.avail_event[0] = begin
         #: the caller's token of the buffer whose chain starts at this head, None where no chain does
         self.tokens = world.array(size)
         #: descriptors in the table that the chain at this head takes
         self.chain_len = world.array(size, 0)
         #: the free list and the order inside chains, kept privately: the device cannot change it
         self.next_free = world.array(size, 0)
+        self._begin(start & 0xFFFF)
+        #: full count of used elements taken; its low 16 bits are last_used_idx
+        self.consumed = start & 0xFFFF
+
+    def _begin(self, begin: int) -> None:
+        """An empty ring at index ``begin``."""
+        size = self.size
+        # the areas begin as a device expects them, whatever an earlier queue left in this memory (§2.7.6, §2.7.8)
+        for area in (self._avail, self._used):
+            area[0] = 0
+            area[1] = begin
+        self._avail[2 + size] = self._avail_event[0] = begin
         for i in range(size):
             self.next_free[i] = (i + 1) % size
         self.free_head = 0
@@ -106,11 +112,25 @@ class SplitDriver:
         self.num_added = 0
         #: u16, the next used element to take
         self.last_used_idx = begin
-        #: full count of used elements taken; its low 16 bits are last_used_idx
-        self.consumed = begin
         #: what avail->flags holds
         self.avail_flags = 0
         self.broken = False
+
+    def reinit(self, start: int = 0) -> list[Any]:
+        """After a reset of this queue (§2.6.1), before it is enabled again: an empty ring at index ``start``, as new.
+
+        Returns the tokens of the buffers that were in the ring, by head. What the device had used and nobody taken
+        counts among them: take it first. A broken queue is whole again. Snapshots taken before differ from later ones.
+        """
+        tokens = []
+        for head in range(self.size):
+            token = self.tokens[head]
+            if token is not None:
+                tokens.append(token)
+                self.tokens[head] = None
+        self._begin(start & 0xFFFF)
+        self.consumed = (self.consumed | 0xFFFF) + 1 + self.last_used_idx
+        return tokens
 
     # --- making buffers available (§2.7.13) ----------------------------------------------------------------------
 

@@ -8,17 +8,18 @@ Units: addresses and lengths are bytes, indices are ring indices (free-running u
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
 #: Version of the wire format; a hello with another one is refused.
-VERSION: Final = 1
+VERSION: Final = 2
 
 Segment = tuple[int, int, int]
 """``(addr, len, flags)``: one descriptor as the port read it; flags as in virtio 1.3 §2.7.5."""
 
-Chain = tuple[int, bytes, list[Segment]]
+Chain = tuple[int, bytes, Sequence[Segment]]
 """``(head, readable bytes, segments)``: a descriptor chain with what its device-readable part holds."""
 
 UsedElem = tuple[int, bytes]
@@ -88,9 +89,24 @@ class Notice(Message, tag="notice"):
 # --- rings: device → port --------------------------------------------------------------------------------------
 
 
+class CreateMkey(Message, tag="create_mkey"):
+    """Make the memory key ``generation`` (mlx5: an mkey): ranges ``(iova, size, guest address, access)``, access as
+    vhost numbers it. Answered by :class:`MkeyCreated`. One that stands with the same ranges is left as it is."""
+
+    generation: int
+    ranges: list[tuple[int, int, int, int]]
+
+
+class DestroyMkey(Message, tag="destroy_mkey"):
+    """No queue object holds the key any more."""
+
+    generation: int
+
+
 class Create(Message, tag="create"):
-    """Make the queue object, or attach to the one that stands: ring addresses are IOVAs of ``generation``; ``index``
-    is the first avail index that the device has not been given, ``used`` the next used index to write.
+    """Make the queue object in state INIT, or attach to the one that stands: ring addresses are IOVAs of
+    ``generation``; ``index`` is the first avail entry that the device has not been given (vhost: ``last_avail_idx``),
+    ``avail`` how far it knows the driver to have got (vhost: ``avail_idx``), ``used`` the next used index to write.
 
     ``policy`` is a set of :class:`common.virtio.policy.PortPolicy` bits. An ``index`` lower than where the port had
     got to hands the chains between back: they are fetched again.
@@ -99,6 +115,7 @@ class Create(Message, tag="create"):
     queue: int
     generation: int
     index: int
+    avail: int
     used: int
     size: int
     desc: int
@@ -108,6 +125,12 @@ class Create(Message, tag="create"):
     policy: int
 
 
+class Resume(Message, tag="resume"):
+    """The queue object becomes ready (mlx5: RDY): it fetches up to the avail index that it knows, and at kicks."""
+
+    queue: int
+
+
 class Kick(Message, tag="kick"):
     """Look at avail->idx now (a doorbell that the device replays)."""
 
@@ -115,7 +138,7 @@ class Kick(Message, tag="kick"):
 
 
 class Suspend(Message, tag="suspend"):
-    """Stop fetching; answered by :class:`Saved`, behind every :class:`Avail` that was sent before."""
+    """Stop fetching (mlx5: SUSPEND); answered by :class:`Saved`, behind every :class:`Avail` that was sent before."""
 
     queue: int
 
@@ -158,12 +181,23 @@ class Avail(Message, tag="avail"):
 
 
 class Saved(Message, tag="saved"):
-    """Where the port stands: next avail index to fetch, next used index to write, chains fetched but not used."""
+    """Where the port stands: next avail entry to fetch, how far it knows the driver to have got, next used index to
+    write, chains fetched but not used."""
 
     queue: int
-    avail_idx: int
-    used_idx: int
+    index: int
+    avail: int
+    used: int
     in_flight: int
+
+
+class MkeyCreated(Message, tag="mkey_created"):
+    """Answer to :class:`CreateMkey`. ``errno`` 0: the key can be used; otherwise ``reason`` is a sentence and there is
+    no such key."""
+
+    generation: int
+    errno: int
+    reason: str = ""
 
 
 class Irq(Message, tag="irq"):
@@ -182,8 +216,9 @@ class Resync(Message, tag="resync"):
     repeats what the port has not seen; one that restarted does so when the driver has configured it again."""
 
     queue: int
-    avail_idx: int
-    used_idx: int
+    index: int
+    avail: int
+    used: int
     in_flight: int
     irq_number: int
 
@@ -285,17 +320,22 @@ class DmaWrite(Message, tag="dma_write"):
 
 
 AnyMessage = (
-    Hello | Welcome | Refuse | Call | Return | Notice | Create | Kick | Suspend | Save | Destroy | Used | Avail
-    | Saved | Irq | Resync | Broken | Msi | MsiDone | Lpi | Eoi | MmioRead | MmioWrite | MmioDone | DmaRead
-    | DmaData | DmaWrite
+    Hello | Welcome | Refuse | Call | Return | Notice | CreateMkey | DestroyMkey | Create | Resume | Kick | Suspend
+    | Save | Destroy | Used | Avail | Saved | MkeyCreated | Irq | Resync | Broken | Msi | MsiDone | Lpi | Eoi
+    | MmioRead | MmioWrite | MmioDone | DmaRead | DmaData | DmaWrite
 )  # fmt: skip
+
+_FROM_PORT: Final[frozenset[type[Message]]] = frozenset({Call, Avail, Saved, Irq, Resync, Broken})
+_TO_PORT: Final[frozenset[type[Message]]] = frozenset(
+    {Return, Notice, Create, Resume, Kick, Suspend, Save, Destroy, Used, Broken}
+)
 
 #: (role of the sender, role of the receiver) → the messages it may send there, after hello and welcome.
 LEGAL: Final[dict[tuple[str, str], frozenset[type[Message]]]] = {
-    ("guest", "scmi"): frozenset({Call, Avail, Saved, Irq, Resync, Broken}),
-    ("scmi", "guest"): frozenset({Return, Notice, Create, Kick, Suspend, Save, Destroy, Used, Broken}),
-    ("guest", "nic"): frozenset({Call, Avail, Saved, Irq, Resync, Broken}),
-    ("nic", "guest"): frozenset({Return, Notice, Create, Kick, Suspend, Save, Destroy, Used, Broken}),
+    ("guest", "scmi"): _FROM_PORT,
+    ("scmi", "guest"): _TO_PORT,
+    ("guest", "nic"): _FROM_PORT | {MkeyCreated},
+    ("nic", "guest"): _TO_PORT | {CreateMkey, DestroyMkey},
     ("vmm", "nic"): frozenset({Call}),
     ("nic", "vmm"): frozenset({Return, Notice}),
     ("guest", "its"): frozenset({MmioRead, MmioWrite, DmaData, Eoi}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -91,7 +92,7 @@ def _kind(kind: Any) -> str:
     if kind in names:
         return names[kind]
     origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin is list:
+    if origin in (list, Sequence):
         return f"array of {_kind(args[0])}"
     if origin is tuple:
         return "[" + ", ".join(_kind(arg) for arg in args) + "]"

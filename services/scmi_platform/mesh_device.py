@@ -37,7 +37,7 @@ class ScmiDevice(VirtioDevice):
         )
         self.core: Final = make_core(self)
 
-    def key(self) -> MemoryKey:
+    def key(self, _queue: int) -> MemoryKey:
         return IDENTITY
 
     def on_chains(self, queue: int, chains: list[Chain]) -> None:

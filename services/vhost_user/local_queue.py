@@ -83,9 +83,9 @@ class LocalQueue:
         self._memory: Memory | None = None
         self._ring: SplitDevice | None = None
         #: head → (u16 avail index, writable segments), in the order of arrival
-        self._in_hand: dict[int, tuple[int, list[Segment]]] = {}
+        self._in_hand: dict[int, tuple[int, Sequence[Segment]]] = {}
         #: answers to write: head, writable segments (None: nothing is written), bytes
-        self._batch: list[tuple[int, list[Segment] | None, bytes]] = []
+        self._batch: list[tuple[int, Sequence[Segment] | None, bytes]] = []
         #: how many of them want no interrupt
         self._silent = 0
 
@@ -202,7 +202,7 @@ class LocalQueue:
             self.again.update(repeated)
         return chains
 
-    def _gather(self, memory: Memory, segments: list[Segment]) -> bytes:
+    def _gather(self, memory: Memory, segments: Sequence[Segment]) -> bytes:
         parts = []
         room = self._max_readable
         for addr, length, _ in segments:
@@ -252,6 +252,15 @@ class LocalQueue:
             self.again.discard(head)
         self._batch.append((head, chain[1], written))
 
+    def complete_batch(self, elems: list[tuple[int, bytes]]) -> None:
+        """:meth:`complete` of several chains, in this order."""
+        for head, written in elems:
+            self.complete(head, written)
+
+    def complete_together(self, elems: list[tuple[int, bytes]]) -> None:
+        """:meth:`complete_batch`: what is flushed at once is published with one store of the used index."""
+        self.complete_batch(elems)
+
     def complete_again(self, head: int, written: bytes) -> None:
         """A fault on purpose: a used element for a chain that is used already. Nothing is written into it."""
         self._batch.append((head, None, written))
@@ -291,7 +300,7 @@ class LocalQueue:
             self.interrupt()
         return len(elems)
 
-    def _scatter(self, memory: Memory, segments: list[Segment], written: bytes) -> None:
+    def _scatter(self, memory: Memory, segments: Sequence[Segment], written: bytes) -> None:
         at = 0
         for addr, length, _ in segments:
             if at >= len(written):

@@ -39,7 +39,7 @@ class Lamp(VirtioDevice):
         self.ticks = 0
         self.batches = 0
 
-    def key(self) -> MemoryKey | None:
+    def key(self, _queue: int) -> MemoryKey | None:
         return None
 
     def on_chains(self, queue: int, chains: list[Chain]) -> None:

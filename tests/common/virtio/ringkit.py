@@ -16,7 +16,7 @@ from common.virtio.device import VirtioDevice
 from common.virtio.features import DESC_F_WRITE, Feature, Status, mask
 from common.virtio.msi_source import MsiSource
 from common.virtio.split_layout import SplitLayout
-from common.wire.messages import Call, Chain, Destroy, Message, Resync, Saved, Suspend
+from common.wire.messages import Call, Chain, Message, Resync, Saved
 
 #: One profile for every property of the rings; deadlines say nothing on a shared machine.
 PROFILE: Final = settings(max_examples=150, deadline=None)
@@ -60,7 +60,7 @@ class EchoDevice(VirtioDevice):
         self.held: dict[tuple[int, int], bytes] = {}
         self.changing: tuple[MemoryKey, set[int]] | None = None
 
-    def key(self) -> MemoryKey | None:
+    def key(self, _queue: int) -> MemoryKey | None:
         return self.the_key
 
     def on_reset(self) -> None:
@@ -85,7 +85,7 @@ class EchoDevice(VirtioDevice):
             return
         self.changing = (key, live)
         for index in sorted(live):
-            self.send(Suspend(index))
+            self.queues[index].suspend()
 
     def on_saved(self, message: Saved) -> None:
         if self.changing is None:
@@ -107,13 +107,14 @@ class EchoDevice(VirtioDevice):
                     self.answer_one(at, head)
             queue.hand_back(back)
             queue.flush()
-            self.send(Destroy(queue.index))
+            queue.destroy()
             queue.create(key)
+            queue.resume()
 
     def on_resynced(self, message: Resync) -> None:
         if self.changing is not None:
             self.queues[message.queue].flush()
-            self.on_saved(Saved(message.queue, 0, 0, 0))
+            self.on_saved(Saved(message.queue, 0, 0, 0, 0))
         else:
             super().on_resynced(message)
 
@@ -137,4 +138,5 @@ def configure(device: VirtioDevice, layouts: list[SplitLayout], features: int = 
     """Bring ``device`` up to DRIVER_OK at once."""
     for op, args in bring_up(layouts, features):
         answer = device.answer(Call(0, op, args))
+        assert answer is not None
         assert answer.errno == 0, answer

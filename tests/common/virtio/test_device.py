@@ -9,9 +9,10 @@ import pytest
 
 from common.errors import MemoryFaultError, RemoteError
 from common.memory import GuestMemory, MemoryKey
-from common.virtio.device import MAX_LOGGED, OPS, Phase, VirtioDevice
+from common.virtio.device import MAX_LOGGED, VirtioDevice
 from common.virtio.features import Feature, Status
 from common.virtio.split_layout import SplitLayout
+from common.virtio.vdpa_ops import OPS, Phase
 from common.wire.messages import (
     Avail,
     Broken,
@@ -23,6 +24,7 @@ from common.wire.messages import (
     Message,
     Msi,
     Notice,
+    Resume,
     Resync,
     Saved,
     Used,
@@ -49,6 +51,7 @@ def running() -> tuple[EchoDevice, list[Message], list[Message]]:
 
 def call(device: VirtioDevice, op: str, *args: Any) -> Any:
     answer = device.answer(Call(1, op, list(args)))
+    assert answer is not None
     assert answer.errno == 0, answer
     return answer.value
 
@@ -56,6 +59,7 @@ def call(device: VirtioDevice, op: str, *args: Any) -> Any:
 def refused(device: VirtioDevice, op: str, *args: Any) -> int:
     before = device.stats.calls_refused
     answer = device.answer(Call(1, op, list(args)))
+    assert answer is not None
     assert answer.errno != 0
     assert isinstance(answer.value, str)
     assert len(answer.value) > 10
@@ -123,6 +127,8 @@ ARGS: dict[str, list[Any]] = {
     "set_vq_state": [0, 0],
     "get_vq_state": [0],
     "set_vq_ready": [0, False],
+    "get_vq_ready": [0],
+    "kick_vq": [0],
 }
 
 
@@ -149,7 +155,7 @@ def test_an_op_is_legal_in_its_phases_only(op: str, phase: Phase, statuses: list
     ("op", "args", "code"),
     [
         ("no_such_operation" * 10, [], errno.EOPNOTSUPP),
-        ("reset", [], errno.EOPNOTSUPP),  # a method, not an operation
+        ("batch_end", [], errno.EOPNOTSUPP),  # a method, not an operation
         ("get_status", [1], errno.EINVAL),
         ("set_vq_num", [0], errno.EINVAL),
         ("set_vq_num", [0, "4"], errno.EINVAL),
@@ -172,6 +178,11 @@ def test_an_op_is_legal_in_its_phases_only(op: str, phase: Phase, statuses: list
         ("set_vq_cb", [5, 1], errno.EINVAL),
         ("set_vq_state", [0, 1 << 16], errno.EINVAL),
         ("set_vq_state", [0, -1], errno.EINVAL),
+        ("set_vq_state", [0, 5, 1 << 16], errno.EINVAL),
+        ("set_vq_state", [0], errno.EINVAL),
+        ("set_vq_state", [0, 1, 2, 3], errno.EINVAL),
+        ("set_vq_state", [0, 1, 0], errno.EINVAL),  # no size yet: nothing can be under way
+        ("get_vq_ready", [2], errno.EINVAL),
         ("set_vq_ready", [0, True], errno.EINVAL),  # no size yet
         ("set_vq_ready", [0, 1], errno.EINVAL),
         ("set_vq_ready", [7, False], errno.EINVAL),
@@ -256,7 +267,7 @@ def test_driver_ok_makes_the_ready_queues() -> None:
     configure(device, LAYOUTS[:1])
     assert [m.queue for m in sent if isinstance(m, Create)] == [0]
     device.frame(Call(9, "set_status", [0]))
-    assert [type(m).__name__ for m in sent] == ["Create", "Destroy", "Return"]
+    assert [type(m).__name__ for m in sent] == ["Create", "Resume", "Destroy", "Return"]
     assert (device.phase, device.stats.resets, device.vectors, device.ready) == (
         Phase.RESET, 1, [None, None], [False, False],
     )  # fmt: skip
@@ -287,7 +298,7 @@ def test_set_vq_state_says_where_to_begin() -> None:
 
 def test_a_resumed_queue_keeps_the_ports_place() -> None:
     device, sent, _ = make()
-    device.frame(Resync(0, 12, 10, 2, 0))
+    device.frame(Resync(0, 12, 12, 10, 2, 0))
     call(device, "set_status", 3)
     call(device, "set_driver_features", OFFERED)
     call(device, "set_status", 11)
@@ -312,8 +323,8 @@ GOOD = Avail(0, 1, 0, [(0, b"ab", [(0, 2, 0)])], 0)
     [
         (Avail(1, 1, 7, [], 0), "avail.first_idx"),
         (Avail(1, 1, 0, [(0, b"", [(0xFFFFFF, 1, 2)])], 0), "addr"),
-        (Resync(1, 9, 0, 9, 0), "resync.avail_idx"),
-        (Resync(1, 0, 5, 0, 0), "avail.used_idx"),
+        (Resync(1, 9, 9, 0, 9, 0), "resync.index"),
+        (Resync(1, 0, 0, 5, 0, 0), "avail.used_idx"),
     ],
 )
 def test_a_broken_ring_is_told_and_the_others_run_on(message: Message, field: str) -> None:
@@ -345,7 +356,7 @@ def test_the_port_may_break_a_queue() -> None:
         device.frame(Broken(0, "head", "out of range"))
     assert [type(m) for m in sent] == [Notice]
     assert device.stats.rings_broken == 1
-    device.frame(Resync(0, 0, 0, 0, 0))  # the port does not know: it is told, and the queue stays dead
+    device.frame(Resync(0, 0, 0, 0, 0, 0))  # the port does not know: it is told, and the queue stays dead
     assert isinstance(sent[-1], Broken)
     assert device.queues[0].broken
 
@@ -357,7 +368,7 @@ def test_a_restarted_device_does_not_revive_a_queue_that_its_port_broke() -> Non
     assert [m.queue for m in sent if isinstance(m, Create)] == [1]
 
 
-@pytest.mark.parametrize("message", [Avail(2, 1, 0, [], 0), Irq(-1, 1), Saved(2, 0, 0, 0), Resync(9, 0, 0, 0, 0)])
+@pytest.mark.parametrize("message", [Avail(2, 1, 0, [], 0), Irq(-1, 1), Saved(2, 0, 0, 0, 0), Resync(9, 0, 0, 0, 0, 0)])
 def test_a_queue_that_is_not_there_closes_the_link(message: Message) -> None:
     device, _, _ = running()
     with pytest.raises(RemoteError, match="queue"):
@@ -386,7 +397,7 @@ def test_interrupts_become_numbered_msis() -> None:
 
 def test_an_interrupt_before_its_vector_is_raised_when_it_has_one() -> None:
     device, _, msis = make()
-    device.frame(Resync(0, 0, 0, 0, 5))
+    device.frame(Resync(0, 0, 0, 0, 0, 5))
     device.frame(Irq(1, 3))
     assert msis == []
     configure(device, LAYOUTS)
@@ -396,9 +407,9 @@ def test_an_interrupt_before_its_vector_is_raised_when_it_has_one() -> None:
 def test_an_interrupt_that_the_connection_took_is_raised_at_resync() -> None:
     device, sent, msis = running()
     device.frame(Irq(0, 1))
-    device.frame(Resync(0, 0, 0, 0, 2))
+    device.frame(Resync(0, 0, 0, 0, 0, 2))
     assert msis == [Msi("vm", 7, 40, 1), Msi("vm", 7, 40, 2)]
-    assert [type(m) for m in sent] == [Create]
+    assert [type(m) for m in sent] == [Create, Resume]
 
 
 def test_destroy_only_where_an_object_stands() -> None:
@@ -422,3 +433,34 @@ def test_refusals_are_counted_always_and_logged_once_a_kind() -> None:
     for number in range(1000):
         refused(device, f"op{number}")
     assert len(said) == MAX_LOGGED
+
+
+def test_getters_and_kick() -> None:
+    device, sent, _ = make()
+    configure(device, LAYOUTS)
+    sent.clear()
+    assert call(device, "get_driver_features") == OFFERED
+    assert call(device, "get_config_size") == len(device.config)
+    assert call(device, "get_generation") == 0
+    assert call(device, "get_vq_ready", 0) is True
+    call(device, "kick_vq", 1)
+    assert sent == [Kick(1)]
+    call(device, "reset")
+    assert device.phase == Phase.RESET
+    assert call(device, "get_vq_ready", 0) is False
+
+
+def test_a_saved_state_with_more_under_way_than_the_queue_has() -> None:
+    device, sent, _ = make()
+    for op, args in (("set_status", [3]), ("set_driver_features", [OFFERED]), ("set_status", [11])):
+        call(device, op, *args)
+    call(device, "set_vq_num", 0, 4)
+    assert refused(device, "set_vq_state", 0, 9, 4) == errno.EINVAL
+    assert call(device, "get_vq_state", 0) == 0, "nothing has changed"
+    call(device, "set_vq_state", 0, 2, 0xFFFE)
+    assert call(device, "get_vq_state", 0) == 2
+    call(device, "set_vq_address", 0, 0x1000, 0x2000, 0x3000)
+    call(device, "set_vq_ready", 0, True)
+    call(device, "set_status", 15)
+    create = next(m for m in sent if isinstance(m, Create))
+    assert (create.index, create.avail, create.used) == (2, 2, 0xFFFE)

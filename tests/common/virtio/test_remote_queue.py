@@ -11,7 +11,8 @@ from common.memory import ACCESS_RO, ACCESS_WO, Mapping, MemoryKey, MemoryMap
 from common.virtio.policy import DEFAULT_POLICY, PortPolicy
 from common.virtio.remote_queue import RemoteQueue
 from common.wire.codec import encode
-from common.wire.messages import Avail, Create, Message, Resync, Segment, Used
+from common.wire.limits import MAX_FRAME
+from common.wire.messages import Avail, Create, Destroy, Message, Resume, Resync, Saved, Segment, Suspend, Used
 
 KEY = MemoryKey(MemoryMap([Mapping(0, 0x1000, 0), Mapping(0x1000, 0x1000, 0, ACCESS_RO)]), 3)
 READABLE: list[Segment] = [(0x10, 2, 0)]
@@ -33,7 +34,7 @@ def avail(first: int, *heads: int, used: int = 0, again: bool = False, generatio
 
 def test_create_says_where_to_begin() -> None:
     queue, sent = make()
-    assert sent == [Create(1, 3, 0, 0, 4, 0x100, 0x200, 0x300, 0, int(DEFAULT_POLICY))]
+    assert sent == [Create(1, 3, 0, 0, 0, 4, 0x100, 0x200, 0x300, 0, int(DEFAULT_POLICY))]
     queue.create(KEY, refetch=True)
     assert isinstance(sent[1], Create)
     assert sent[1].policy == DEFAULT_POLICY | PortPolicy.REFETCH
@@ -50,7 +51,7 @@ def test_answers_are_kept_until_the_port_confirms_them() -> None:
     queue.flush()
     assert sent[1:] == [Used(1, 0, [(0, b"x")]), Used(1, 1, [(2, b"y")])]
     del sent[:]
-    queue.on_resync(Resync(1, 2, 1, 1, 5), fresh=False)
+    queue.on_resync(Resync(1, 2, 2, 1, 1, 5), fresh=False)
     queue.create(KEY)
     # the answer that the port has not seen comes before the create
     assert sent[0] == Used(1, 1, [(2, b"y")])
@@ -90,7 +91,7 @@ def test_a_large_batch_is_split_at_the_frame_limit() -> None:
 def test_a_fresh_device_takes_over_and_asks_for_what_is_in_flight() -> None:
     queue, sent = make()
     queue.live = False
-    queue.on_resync(Resync(1, 0xFFFF, 0xFFFE, 2, 9), fresh=True)
+    queue.on_resync(Resync(1, 0xFFFF, 0xFFFF, 0xFFFE, 2, 9), fresh=True)
     assert (queue.next_idx, queue.used_idx, queue.confirmed_idx) == (0xFFFF, 0xFFFE, 0xFFFE)
     queue.create(KEY)
     create = sent[-1]
@@ -101,7 +102,7 @@ def test_a_fresh_device_takes_over_and_asks_for_what_is_in_flight() -> None:
     # the connection broke before the second one arrived: this device kept its state but has never seen it
     queue.complete(2, b"")
     queue.flush()
-    queue.on_resync(Resync(1, 0xFFFF, 0xFFFE, 2, 9), fresh=False)
+    queue.on_resync(Resync(1, 0xFFFF, 0xFFFF, 0xFFFE, 2, 9), fresh=False)
     queue.create(KEY)
     create = sent[-1]
     assert isinstance(create, Create)
@@ -110,7 +111,7 @@ def test_a_fresh_device_takes_over_and_asks_for_what_is_in_flight() -> None:
     assert [c[0] for c in queue.on_avail(avail(0xFFFD, 2, 3, used=0xFFFE, again=True))] == [3]
     assert queue.on_avail(avail(0xFFFE, 3, used=0xFFFE, again=True)) == []
     assert queue.again == {3}
-    queue.on_resync(Resync(1, 0xFFFF, 0xFFFF, 1, 9), fresh=False)
+    queue.on_resync(Resync(1, 0xFFFF, 0xFFFF, 0xFFFF, 1, 9), fresh=False)
     queue.create(KEY)
     create = sent[-1]
     assert isinstance(create, Create)
@@ -135,7 +136,7 @@ def test_handing_back_only_what_came_last() -> None:
 
 def test_refetched_chains_have_a_place_too() -> None:
     queue, _ = make(8)
-    queue.on_resync(Resync(1, 10, 7, 3, 0), fresh=True)
+    queue.on_resync(Resync(1, 10, 10, 7, 3, 0), fresh=True)
     queue.on_avail(avail(5, 1, used=7, again=True))
     queue.on_avail(avail(8, 2, 3, used=7, again=True))
     assert queue.tail() == [2, 3]
@@ -169,8 +170,9 @@ BAD: list[tuple[str, str, Avail]] = [
 @pytest.mark.parametrize(("name", "field", "message"), BAD, ids=[row[0] for row in BAD])
 def test_a_bad_frame_breaks_the_queue(name: str, field: str, message: Avail) -> None:
     queue, _ = make()
-    with pytest.raises(RingError) as caught:
+    with pytest.raises(RemoteError) as caught:
         queue.on_avail(message)
+    assert isinstance(caught.value, MemoryFaultError if name == "stale key" else RingError)
     assert caught.value.field == field
     assert queue.broken
     assert queue.on_avail(avail(0, 1)) == []
@@ -212,8 +214,20 @@ def test_answers_never_exceed_the_queue() -> None:
 def test_a_place_where_the_port_cannot_be(avail_idx: int, used_idx: int, fresh: bool) -> None:
     queue, _ = make()
     with pytest.raises(RemoteError):
-        queue.on_resync(Resync(1, avail_idx, used_idx, 0, 0), fresh=fresh)
+        queue.on_resync(Resync(1, avail_idx, avail_idx, used_idx, 0, 0), fresh=fresh)
     assert queue.broken
+
+
+def test_a_queue_that_was_reset_does_not_hold_the_port_to_what_it_was() -> None:
+    """The driver's reset was carried out and its answer lost: the port still tells of the queue as it was."""
+    queue, _ = make()
+    queue.on_avail(avail(0, 2, 0))
+    queue.reset()
+    queue.on_resync(Resync(1, 7, 7, 5, 2, 3), fresh=False)
+    assert (queue.next_idx, queue.used_idx, queue.broken, queue.irq_number) == (0, 0, False, 3)
+    queue.create(KEY)
+    with pytest.raises(RemoteError):
+        queue.on_resync(Resync(1, 7, 7, 5, 2, 3), fresh=False)
 
 
 def test_a_chain_is_used_again_on_purpose() -> None:
@@ -226,3 +240,85 @@ def test_a_chain_is_used_again_on_purpose() -> None:
     assert sent[1:] == [Used(1, 0, [(2, b"x"), (2, b"x"), (0, b"y")])]
     assert (queue.used_idx, queue.in_hand) == (3, 0)
     queue.confirm(3)
+
+
+# --- stopping and going on --------------------------------------------------------------------------------------------
+
+
+def test_suspend_save_and_go_on_where_it_stood() -> None:
+    queue, sent = make()
+    queue.on_avail(avail(0, 1, 2, 3))
+    queue.complete(1, b"")
+    sent.clear()
+    queue.suspend()
+    queue.on_saved(Saved(1, 3, 4, 0, 2))  # the port knows of a fourth entry that it has not fetched
+    assert not queue.running
+    queue.hand_back([2, 3])
+    assert queue.save() == queue.state == 1
+    queue.destroy()
+    assert (queue.live, queue.state) == (False, 1)
+    queue.create(queue.key)  # type: ignore[arg-type]
+    queue.resume()
+    assert [type(m) for m in sent] == [Suspend, Destroy, Used, Create, Resume]
+    create = sent[3]
+    assert isinstance(create, Create)
+    assert (create.index, create.avail, create.used) == (1, 4, 1)
+    assert queue.running
+
+
+def test_the_index_of_a_queue_that_is_gone_can_be_asked_for_until_it_is_set_up_anew() -> None:
+    queue, _ = make()
+    queue.on_avail(avail(0, 1, 2))
+    queue.complete(1, b"")
+    queue.save()  # the second chain is in hand, and counts as not processed
+    queue.reset()
+    assert (queue.state, queue.next_idx) == (1, 0)
+    queue.size = 4
+    queue.set_state(7, 7)
+    assert queue.state == 7
+
+
+def test_a_queue_never_used_stands_at_its_beginning() -> None:
+    queue = RemoteQueue(1, lambda _message: None)
+    assert queue.state == 0
+    with pytest.raises(RingError, match="more than 0 entries"):
+        queue.set_state(1, 0)
+
+
+def test_chains_that_are_forgotten_are_asked_for_again() -> None:
+    """A restarted device was given the first of what is in flight, and the connection broke."""
+    queue, sent = make()
+    queue.on_avail(avail(0, 1, 2))
+    queue.complete(2, b"")
+    queue.forget([1])
+    sent.clear()
+    queue.create(queue.key)  # type: ignore[arg-type]
+    create = sent[-1]
+    assert isinstance(create, Create)
+    assert create.policy & PortPolicy.REFETCH
+    assert [chain[0] for chain in queue.on_avail(avail(0, 1, again=True))] == [1]
+    queue.forget([])
+    queue.create(queue.key)  # type: ignore[arg-type]
+    create = sent[-1]
+    assert isinstance(create, Create)
+    assert not create.policy & PortPolicy.REFETCH
+
+
+def test_the_buffers_of_one_packet_are_never_parted() -> None:
+    """§5.1.6.4: a driver that finds the first of them must find all."""
+    queue, sent = make()
+    queue.on_avail(avail(0, 0, 1, 2, 3))
+    big = bytes(MAX_FRAME // 3)
+    queue.complete(0, big)
+    queue.complete_together([(1, big), (2, big), (3, b"end")])
+    sent.clear()
+    assert queue.flush() == 4
+    assert [[head for head, _ in m.elems] for m in sent if isinstance(m, Used)] == [[0], [1, 2, 3]]
+    assert [m.first_idx for m in sent if isinstance(m, Used)] == [0, 1]
+    # after a lost connection they are repeated as they were
+    sent.clear()
+    queue.on_resync(Resync(1, 4, 4, 0, 4, 0), fresh=False)
+    assert queue.flush() == 4
+    assert [[head for head, _ in m.elems] for m in sent if isinstance(m, Used)] == [[0], [1, 2, 3]]
+    queue.confirm(4)
+    assert not queue._glued

@@ -113,7 +113,7 @@ def test_an_indirect_table_behind_direct_descriptors() -> None:
     desc(memory, 0x800, 0x20, 2, NEXT, 1)
     desc(memory, 0x810, 0x30, 3, WRITE)
     offer(memory, 0)
-    assert device.pop() == (0, [(0x10, 1, NEXT), (0x20, 2, NEXT), (0x30, 3, WRITE)], 2)
+    assert device.pop() == (0, ((0x10, 1, NEXT), (0x20, 2, NEXT), (0x30, 3, WRITE)), 2)
     assert device.pop() is None
     assert device.pop_batch(4) == []
 
@@ -227,7 +227,7 @@ def test_chains_before_a_lie_are_given_and_the_lie_raises_next() -> None:
     memory, device = make()
     desc(memory, 0x100, 0x10, 1)
     offer(memory, 0, 9)
-    assert device.pop_batch(4) == [(0, [(0x10, 1, 0)], 1)]
+    assert device.pop_batch(4) == [(0, ((0x10, 1, 0),), 1)]
     assert not device.broken
     for _ in range(2):
         with pytest.raises(RingError, match=r"head|broken"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 import msgpack
@@ -30,7 +31,7 @@ def _values(kind: Any) -> st.SearchStrategy[Any]:
         return _plain
     if kind is int:
         return _ints
-    if typing.get_origin(kind) is list:
+    if typing.get_origin(kind) in (list, Sequence):
         inner = typing.get_args(kind)[0]
         return st.lists(_values(inner), max_size=3)
     if typing.get_origin(kind) is tuple:

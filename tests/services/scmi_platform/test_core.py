@@ -14,7 +14,7 @@ from common.virtio.features import DESC_F_WRITE, SCMI_F_P2A_CHANNELS
 from common.virtio.msi_source import MsiSource
 from common.virtio.policy import DEFAULT_POLICY, PortPolicy
 from common.virtio.split_layout import SplitLayout
-from common.wire.messages import Avail, Broken, Call, Chain, Create, Message, Resync, Used
+from common.wire.messages import Avail, Broken, Call, Chain, Create, Message, Resync, Return, Used
 from services.scmi_platform.agents import Agents
 from services.scmi_platform.board import Board
 from services.scmi_platform.core import BACKLOG, CMDQ, EVENTQ, FEATURES, NO_FAULTS, ScmiCore
@@ -273,7 +273,7 @@ class TestFaults:
     def test_a_lost_connection_loses_and_doubles_nothing_that_is_held(self) -> None:
         bench = Bench(plan=LATE, dice=lambda: 0.5)
         bench.avail(CMDQ, [chain(4, GET, 16)])
-        bench.device.frame(Resync(CMDQ, 1, 0, 1, 0))
+        bench.device.frame(Resync(CMDQ, 1, 1, 0, 1, 0))
         # the port repeats what it believes to be unseen: the device knows that it holds it
         bench.device.frame(Avail(CMDQ, 0, 0, [chain(4, GET, 16)], 0, True))
         bench.sent.clear()
@@ -330,12 +330,13 @@ class TestFaults:
         bench.device.op_set_driver_features(FEATURES)
         bench.device.op_set_status(11)
         answer = bench.device.answer(Call(0, "set_vq_num", [CMDQ, 128]))
+        assert answer is not None
         assert answer.errno == errno.EINVAL
         assert "faults.never" in answer.value
         assert "63" in answer.value
         assert bench.device.queues[CMDQ].size == 0, "what is refused changes nothing"
-        assert bench.device.answer(Call(0, "set_vq_num", [EVENTQ, 128])).errno == 0
-        assert bench.device.answer(Call(0, "set_vq_num", [CMDQ, 256])).errno == 0
+        for queue, size in ((EVENTQ, 128), (CMDQ, 256)):
+            assert bench.device.answer(Call(0, "set_vq_num", [queue, size])) == Return(0, 0)
 
     def test_without_faults_nothing_is_done_on_purpose(self, bench: Bench) -> None:
         assert not bench.core.faults.active
