@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from zlib import crc32
 
-from common.errors import ConfigError, RemoteError
-from common.pcap import read_frames
+import msgspec
+
+from common.errors import RemoteError
 from common.runtime.clock import monotonic
 from common.runtime.device_service import Attachment, DeviceService
 from common.runtime.link import Link, LinkHandler
-from common.virtio.net_header import MAX_ETHERNET
 from common.wire.messages import Call, Hello, Message
-from services.vdpa_nic.backend import Backend, Echo, Replay
 from services.vdpa_nic.config import NicConfig
-from services.vdpa_nic.core import NicDevice
+from services.vdpa_nic.nic import NicDevice
+from services.vdpa_nic.plugs import Plugs
+
+
+class GuestRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of ``POST /nic/announce``."""
+
+    guest: str
+
+
+class LinkRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of ``POST /nic/link``."""
+
+    guest: str
+    up: bool
 
 
 class VmmLink:
@@ -57,22 +71,28 @@ class NicService(DeviceService[NicConfig, NicDevice]):
     """``ringmesh serve nic``."""
 
     role = "nic"
-    queue_names = ("rx0", "tx0")
 
     def __init__(self, config: NicConfig) -> None:
         super().__init__(config)
-        self._frames: list[bytes] = []
-        #: guest → its number, kept when the guest starts anew: its NIC keeps its MAC
-        self._numbers: dict[str, int] = {}
+        #: guest → the last three bytes of its MAC
+        self._macs: dict[str, int] = {}
         #: guest → the handler of its VMM's last link
         self._vmms: dict[str, VmmLink] = {}
-        backend = config.backend
-        if backend.kind == "replay":
-            try:
-                with Path(backend.pcap).open("rb") as file:
-                    self._frames = read_frames(file, MAX_ETHERNET)
-            except (OSError, RemoteError) as error:
-                raise ConfigError(backend.pcap, "backend.pcap", str(error)) from error
+        self._plugs: Final = Plugs(config.backend, config.queue_pairs, self.log.warning, self.wake)
+
+    def name_queues(self) -> tuple[str, ...]:
+        pairs = [f"{kind}{pair}" for pair in range(self.config.queue_pairs) for kind in ("rx", "tx")]
+        return (*pairs, "ctrl")
+
+    async def start(self) -> None:
+        await super().start()
+        self.admin.post("/nic/link", self._set_link, LinkRequest)
+        self.admin.post("/nic/announce", self._announce, GuestRequest)
+        self._plugs.measure(self.metrics)
+
+    async def stop(self) -> None:
+        self._plugs.close()
+        await super().stop()
 
     def accept(self, hello: Hello) -> LinkHandler:
         attachment = self.attach(hello)
@@ -81,31 +101,69 @@ class NicService(DeviceService[NicConfig, NicDevice]):
             return vmm
         return attachment
 
-    def _backend(self) -> Backend:
-        if self._frames:
-            return Replay(self._frames, self.config.backend.rate)
-        return Echo()
+    def _mac(self, guest: str) -> bytes:
+        """Locally administered, made of the guest's name: it is the same when guest or NIC start anew."""
+        number = self._macs.get(guest)
+        if number is None:
+            number = crc32(guest.encode()) & 0xFFFFFF
+            while number in self._macs.values():
+                number = (number + 1) & 0xFFFFFF
+            self._macs[guest] = number
+        return b"\x02RM" + number.to_bytes(3, "big")
+
+    def wake(self, guest: str) -> None:
+        """Packets for ``guest`` came from another one: they move in the next turn of the loop, all together."""
+        attachment = self.attachments.get(guest)
+        if attachment is not None:
+            asyncio.get_running_loop().call_soon(attachment.device.batch_end)
 
     def make_device(self, attachment: Attachment[NicDevice]) -> NicDevice:
-        number = self._numbers.setdefault(attachment.guest, len(self._numbers))
+        guest = attachment.guest
         device = NicDevice(
+            self._plugs.plug(guest),
             send=attachment.send,
             answer_vmm=lambda _message: None,
             msi=attachment.msi,
             clock=monotonic,
-            backend=self._backend(),
             queue_size=self.config.queue_size,
-            # locally administered, one a guest
-            mac=bytes((0x02, 0x52, 0x4D, 0x00, number >> 8, number & 0xFF)),
-            log=self.log.bind(guest=attachment.guest).warning,
+            mac=self._mac(guest),
+            max_pairs=self.config.queue_pairs,
+            mtu=self.config.mtu,
+            policy=self.config.firmware.policy,
+            log=self.log.bind(guest=guest).warning,
             observe=self.observe,
         )
         attachment.on_up = device.reconnected
-        vmm = self._vmms.get(attachment.guest)
+        vmm = self._vmms.get(guest)
         if vmm is not None:
             vmm.guest_renewed()
         return device
 
     def measure(self, attachment: Attachment[NicDevice]) -> None:
         super().measure(attachment)
-        self.metrics.counters_of("nic", "vDPA NIC", attachment.device.nic_stats, guest=attachment.guest)
+        device, guest = attachment.device, attachment.guest
+        for prefix, what, stats in (
+            ("nic", "NIC's packets", device.core.stats),
+            ("nic", "NIC's control queue", device.core.ctrl_stats),
+            ("vdpa", "vDPA device", device.vdpa_stats),
+        ):
+            self.metrics.counters_of(prefix, what, stats, guest=guest)
+
+    # --- the cable ----------------------------------------------------------------------------------------------------
+
+    def _device(self, guest: str) -> NicDevice:
+        attachment = self.attachments.get(guest)
+        if attachment is None:
+            raise RemoteError("guest", guest, None, f"there are {', '.join(sorted(self.attachments)) or 'none'}")
+        return attachment.device
+
+    async def _set_link(self, request: LinkRequest) -> dict[str, Any]:
+        """Plug or pull the cable of a guest's NIC (§5.1.4, VIRTIO_NET_S_LINK_UP)."""
+        state = self._device(request.guest).core.state
+        state.set_link(request.up)
+        return {"guest": request.guest, "up": state.link_up, "generation": state.generation}
+
+    async def _announce(self, request: GuestRequest) -> dict[str, Any]:
+        """Ask the driver to announce itself (§5.1.6.5.4), as after a migration."""
+        state = self._device(request.guest).core.state
+        return {"guest": request.guest, "asked": state.ask_announce(), "generation": state.generation}
