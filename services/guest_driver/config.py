@@ -12,6 +12,9 @@ from common.runtime.config import AdminConfig, BaseConfig, PeerConfig, Seconds, 
 #: The capture whose frames the default workload sends.
 DEFAULT_CAPTURE: Final = Path(__file__).resolve().parents[2] / "deploy" / "captures" / "veth.pcap"
 
+#: Queue pairs that a guest may drive a NIC with.
+MAX_NET_PAIRS: Final = 64
+
 Entries = Literal[16, 32, 64, 128, 256, 512, 1024]
 
 
@@ -28,14 +31,17 @@ class WorkloadConfig(Section, kw_only=True):
     scmi_timeout: Annotated[float, msgspec.Meta(gt=0)] = 30.0
     #: seconds that a worker rests between two commands
     scmi_pause: Seconds = 0.0
-    #: network frames in flight; 0 sends none
+    #: network frames in flight, all queue pairs together; 0 sends none
     net_window: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 256
-    #: what the NIC does: ``echo`` what is sent, or ``replay`` the capture ``pcap``
-    net: Literal["echo", "replay"] = "echo"
+    #: what the NIC does: ``echo`` what is sent, ``replay`` the capture ``pcap``, or ``switch`` between the guests, each
+    #: of which sends to the next one
+    net: Literal["echo", "replay", "switch"] = "echo"
     #: frames that are sent, and that a NIC with back end ``replay`` plays: an Ethernet capture
     pcap: str = str(DEFAULT_CAPTURE)
-    #: seconds between two changes of the NIC's memory map; 0 for none
+    #: seconds between two changes of the NIC's memory map, with each of which a DIMM comes or goes; 0 for none
     map_seconds: Seconds = 2.0
+    #: how the VMM says a change: the whole map, or one range (vDPA's ``dma_map`` and ``dma_unmap``)
+    map_op: Literal["set_map", "dma_map"] = "set_map"
     #: seconds between two INV commands to the ITS; 0 for none
     inv_seconds: Seconds = 0.25
     #: seconds between two censuses of the SCMI transport's messages (longer with more guests); 0 takes none
@@ -71,6 +77,8 @@ class GuestConfig(BaseConfig, kw_only=True):
     #: µs: what takes no longer they poll for (Linux: ``atomic-threshold-us``); 0: they always sleep
     atomic_threshold_us: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)] = 0
     net_queue_size: Entries = 512
+    #: queue pairs to drive the NIC with, as far as it has them
+    net_pairs: Annotated[int, msgspec.Meta(ge=1, le=MAX_NET_PAIRS)] = 1
     #: MiB of RAM of each guest
     memory_mib: Annotated[int, msgspec.Meta(ge=4, le=1024)] = 16
     #: where the platform keeps what was set (its own ``state``): if anywhere, the workload holds it to that

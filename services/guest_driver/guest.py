@@ -5,93 +5,40 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from common.errors import CallError, LinkDownError
 from common.histogram import Histogram
 from common.memory import GuestMemory, MemoryKey
 from common.runtime.clock import monotonic, nanoseconds
-from common.runtime.link import Link, LinkClient
+from common.runtime.link import LinkClient
 from common.runtime.world import AsyncWorld
-from common.virtio.features import DeviceId, Feature, mask
-from common.virtio.split_driver import SplitDriver
-from common.virtio.split_layout import SplitLayout
-from common.wire.messages import Avail, Irq, Message, Return
-from services.guest_driver.calls import Calls
 from services.guest_driver.config import GuestConfig
+from services.guest_driver.guest_nic import MAX_PAIRS, GuestNic
 from services.guest_driver.its_driver import ItsDriver
 from services.guest_driver.its_link import ItsLink
 from services.guest_driver.layout import Layout
-from services.guest_driver.net import BUFFER_BYTES, NetDriver
+from services.guest_driver.net import NetDriver
 from services.guest_driver.port import Port
 from services.guest_driver.scmi_driver import CMDQ, EVENTQ, ScmiDriver, key_of
 from services.guest_driver.vcpu import IrqLine, Vcpus
-from services.guest_driver.virtio_bus import DevicePlan, QueuePlan, VirtioBus
-from services.guest_driver.vmm import AddressSpace
+from services.guest_driver.virtio_bus import PortBus
 
 if TYPE_CHECKING:
     from common.runtime.service import Service
 
 #: Where RAM begins, as on QEMU's virt machine.
 RAM_BASE: Final = 0x4000_0000
-#: A bank that the memory map shows and hides, far above RAM.
-WINDOW: Final = (0x8000_0000, 1 << 20)
-#: The NIC sits behind an IOMMU: guest address a is I/O virtual address a + IOVA.
-IOVA: Final = 1 << 32
 #: First LPI that the guest uses.
 FIRST_LPI: Final = 8192
-#: Events of each device, a power of two.
-EVENTS: Final = 4
 
 #: Seconds before an ITS that did not take its programming is programmed again.
 ITS_RETRY: Final = 0.5
 
-RX: Final = 0
-TX: Final = 1
-
-
-class Vmm:
-    """The LinkHandler for role ``vmm``: tells the NIC its memory map."""
-
-    def __init__(self, space: AddressSpace, spawn: Callable[..., None]) -> None:
-        self.space: Final = space
-        self.calls: Final = Calls("vmm")
-        self.changes = 0
-        self._spawn: Final = spawn
-
-    def link_up(self, link: Link) -> None:
-        self.calls.attach(link)
-        key = self.space.key_of(self.space.generation)
-        if key is not None:  # the NIC may have restarted, or never have heard it; one that has it says so
-            self._spawn("set_map again", self._say(key))
-
-    def link_frame(self, _link: Link, message: Any) -> None:
-        if type(message) is Return:
-            self.calls.returned(message)
-
-    def link_batch(self, link: Link) -> None:
-        """Nothing is kept back between frames."""
-
-    def link_down(self, _link: Link, reason: str) -> None:
-        self.calls.detach(reason)
-
-    async def change_map(self) -> None:
-        """Put the next generation in force. Raises LinkDownError or CallError; the NIC is told again when back."""
-        key = self.space.next_key()
-        await self.calls.call("set_map", *self.space.set_map_args(key))
-        self.space.confirm(key.generation)
-        self.changes += 1
-
-    async def _say(self, key: MemoryKey) -> None:
-        try:
-            await self.calls.call("set_map", *self.space.set_map_args(key))
-        except (LinkDownError, CallError):
-            return  # the next link_up says it again, and so does the next change
-        self.space.confirm(key.generation)
-
 
 class Guest:
-    """One virtual machine. ``receive(frames)`` and ``after_tx()`` are the workload's, set before :meth:`start`."""
+    """One virtual machine. The hooks of ``nic``, and ``on_scmi_restart``, are the workload's, set before
+    :meth:`start`."""
 
     def __init__(self, name: str, service: Service[GuestConfig], waits: dict[str, Histogram]) -> None:
         config = service.config
@@ -100,26 +47,27 @@ class Guest:
         self.log: Final = service.log.bind(guest=name)
         self.world: Final[AsyncWorld] = service.world
         self.memory: Final = GuestMemory(config.memory_mib << 20, RAM_BASE)
-        self.memory.add_region(*WINDOW)
         self.layout: Final = Layout(RAM_BASE, config.memory_mib << 20)
         self.irq_latency: Final = Histogram()
         self.vcpus: Final = Vcpus(monotonic, self.irq_latency, self.log.error)
-        self.space: Final = AddressSpace((RAM_BASE, config.memory_mib << 20), IOVA, WINDOW)
-        self.receive: Callable[[list[bytes]], None] = lambda _frames: None
-        self.after_tx: Callable[[], None] = lambda: None
         self.on_scmi_restart: Callable[[], None] = lambda: None
-        self.on_nic_restart: Callable[[], None] = lambda: None
         self.ready = False
         self._waits: Final = waits
-        self.scmi_port: Final = self._port(key_of)
-        self.nic_port: Final = self._port(self.space.key_of)
+        self.scmi_port: Final = self._port(2, key_of)
+        self.nic_port: Final = self._port(2 * MAX_PAIRS + 1)
+        self.nic: Final = GuestNic(
+            self.world, self.memory, self.layout, (RAM_BASE, config.memory_mib << 20), self.nic_port, config=config,
+            log=self.log, raised=lambda event, number: self._raised("nic", event, number),
+            took=lambda queue, queue_name: self.took(self.nic_port, queue, queue_name),
+        )  # fmt: skip
+        #: device → its lines, by MSI event
         self._lines: Final = self._irq_lines()
         self.its_link: Final = ItsLink(self.memory, self.vcpus, on_up=self._its_up)
         self.its: Final = ItsDriver(self.world, self.its_link, self.memory, self.layout.alloc, cpus=config.vcpus)
-        self.scmi_bus: Final = self._bus("scmi", self.scmi_port, self._scmi_restarted)
-        self.nic_bus: Final = self._bus("nic", self.nic_port, lambda: self.on_nic_restart())
-        self.vmm: Final = Vmm(self.space, self.world.spawn)
-        self.rings: dict[str, SplitDriver] = {}
+        self.scmi_bus: Final = PortBus(
+            "scmi", self.scmi_port, raised=lambda irq: self._raised("scmi", irq.queue, irq.number),
+            spawn=self.world.spawn, log=self.log, on_restart=self._scmi_restarted,
+        )  # fmt: skip
         self.scmi: Final = self.world.new(
             ScmiDriver, self.world, self.memory, self.layout, self.scmi_port.doorbell, self.log.warning,
             cmdq_size=config.cmdq_size, eventq_size=config.eventq_size, timeout=config.workload.scmi_timeout,
@@ -127,7 +75,6 @@ class Guest:
             now_ns=nanoseconds,
         )  # fmt: skip
         self.agent: Final = self.scmi.agent
-        self.net: NetDriver
         self._its_programmed = False
         #: the ITS holds what the driver mapped; False from before it is programmed anew until that is done
         self._its_whole = True
@@ -135,18 +82,18 @@ class Guest:
         self._its_turn = 0
         self._clients = [
             service.connect("scmi", config.scmi, self.scmi_bus, guest=name),
-            service.connect("nic", config.nic, self.nic_bus, guest=name),
-            service.connect("nic", config.nic, self.vmm, role="vmm", guest=name),
+            service.connect("nic", config.nic, self.nic.bus, guest=name),
+            service.connect("nic", config.nic, self.nic.vmm, role="vmm", guest=name),
             service.connect("its", config.its, self.its_link, guest=name),
         ]
 
-    def _port(self, key_of: Callable[[int], MemoryKey | None]) -> Port:
+    def _port(self, queues: int, key_of: Callable[[int], MemoryKey | None] = lambda _generation: None) -> Port:
         soon = asyncio.get_running_loop().call_soon
         # Two turns of the loop: pollers that the used ring wakes look at it in the first.
         port = Port(
             self.world,
             self.memory,
-            queues=2,
+            queues=queues,
             send=lambda _m: None,
             key_of=key_of,
             clock=monotonic,
@@ -154,28 +101,27 @@ class Guest:
         )
         return port
 
-    def _bus(self, name: str, port: Port, on_restart: Callable[[], None]) -> VirtioBus:
-        return _PortBus(self, name, port, spawn=self.world.spawn, log=self.log, on_restart=on_restart)
-
-    def _irq_lines(self) -> dict[tuple[str, int], IrqLine]:
-        """One line a queue; the vCPUs take turns."""
-        lines: dict[tuple[str, int], IrqLine] = {}
+    def _irq_lines(self) -> dict[str, list[IrqLine]]:
+        """One line an MSI event, which is one a queue; the vCPUs take turns."""
+        nic: list[Callable[[], None]] = [partial(self.nic.handle, event) for event in range(len(self.nic.names))]
+        lines: dict[str, list[IrqLine]] = {}
+        number = 0
         for device, device_id, handlers in (
-            ("scmi", self.config.scmi_device_id, (self._cmdq_irq, self._eventq_irq)),
-            ("nic", self.config.nic_device_id, (self._rx_irq, self._tx_irq)),
+            ("scmi", self.config.scmi_device_id, [self._cmdq_irq, self._eventq_irq]),
+            ("nic", self.config.nic_device_id, nic),
         ):
-            for queue, handler in enumerate(handlers):
-                number = len(lines)
-                line = IrqLine(
-                    f"{device}{queue}", device_id, queue, FIRST_LPI + number, number % self.config.vcpus, handler
-                )
-                lines[device, queue] = line
+            lines[device] = []
+            for event, handler in enumerate(handlers):
+                name, vcpu = f"{device}{event}", number % self.config.vcpus
+                line = IrqLine(name, device_id, event, FIRST_LPI + number, vcpu, handler)
+                lines[device].append(line)
                 self.vcpus.request_irq(line)
+                number += 1
         return lines
 
-    def raised(self, device: str, message: Irq) -> None:
-        """The port of ``device`` asks for an interrupt."""
-        self.vcpus.raised(self._lines[device, message.queue], message.number)
+    def _raised(self, device: str, event: int, number: int) -> None:
+        """The port of ``device`` asks for interrupt ``number`` of an event."""
+        self.vcpus.raised(self._lines[device][event], number)
 
     def _scmi_restarted(self) -> None:
         self.scmi.restarted()
@@ -197,14 +143,10 @@ class Guest:
         self.took(self.scmi_port, EVENTQ, "eventq")
         self.scmi.eventq_irq()
 
-    def _rx_irq(self) -> None:
-        self.took(self.nic_port, RX, "rx0")
-        self.net.rx_callback()
-
-    def _tx_irq(self) -> None:
-        self.took(self.nic_port, TX, "tx0")
-        self.net.tx_callback()
-        self.after_tx()
+    @property
+    def net(self) -> NetDriver:
+        """The NIC's queue pairs, once it is up."""
+        return self.nic.net
 
     # --- bring-up -----------------------------------------------------------------------------------------------------
 
@@ -217,18 +159,12 @@ class Guest:
             await client.wait_up()
         await self._program_its()
         scmi = self.scmi.plan()
-        net = DevicePlan(
-            DeviceId.NET,
-            mask(Feature.VERSION_1, Feature.EVENT_IDX, Feature.ACCESS_PLATFORM, Feature.NET_MAC, Feature.NET_STATUS),
-            self._make_net_queues,
-        )
         to_scmi, to_nic, to_nic_vmm, _ = self._clients
-        await self._until_done(to_nic_vmm, self.vmm.change_map)
+        await self._until_done(to_nic_vmm, self.nic.vmm.set_map)
         await self._until_done(to_scmi, lambda: self.scmi_bus.probe(scmi))
-        await self._until_done(to_nic, lambda: self.nic_bus.probe(net))
-        self.rings |= self.scmi.rings
+        await self._until_done(to_nic, lambda: self.nic.bus.probe(self.nic.plan))
         self.scmi.start(self.name)
-        self.net.start()
+        await self.nic.start()
         self.ready = True
 
     async def _until_done(self, client: LinkClient, step: Callable[[], Awaitable[object]]) -> None:
@@ -247,9 +183,10 @@ class Guest:
         lost link costs one restore()."""
         its, to_its = self.its, self._clients[3]
         steps: list[Callable[[], Awaitable[None]]] = [its.start]
-        for device in (self.config.scmi_device_id, self.config.nic_device_id):
-            steps.append(partial(its.map_device, device, EVENTS))
-        for line in self._lines.values():
+        for lines in self._lines.values():
+            events = 1 << (len(lines) - 1).bit_length()
+            steps.append(partial(its.map_device, lines[0].device, events))
+        for line in self.vcpus.lines:
             steps.append(partial(its.map_event, line.device, line.event, line.intid, line.vcpu))
             steps.append(partial(its.enable_lpi, line.device, line.event))
         for step in steps:
@@ -259,30 +196,6 @@ class Guest:
                 self.log.warning("ITS is programmed again", error=str(error))
                 await self._until_done(to_its, its.restore)
         self._its_programmed = True
-
-    def _net_ring(self, name: str, features: int) -> tuple[SplitDriver, SplitLayout]:
-        """A ring in guest memory, and its layout as the NIC sees it."""
-        at = self.layout.ring(self.config.net_queue_size)
-        ring = self.world.new(
-            SplitDriver, self.world, self.memory, at, event_idx=bool(features & Feature.EVENT_IDX.bit)
-        )
-        self.rings[name] = ring
-        return ring, SplitLayout(at.size, at.desc + IOVA, at.driver + IOVA, at.device + IOVA)
-
-    def _make_net_queues(self, features: int) -> list[QueuePlan]:
-        size = self.config.net_queue_size
-        rx, rx_at = self._net_ring("rx0", features)
-        tx, tx_at = self._net_ring("tx0", features)
-        self.net = NetDriver(
-            self.world,
-            self.memory,
-            (rx, tx),
-            (self.layout.alloc(size * BUFFER_BYTES), self.layout.alloc(size * BUFFER_BYTES)),
-            iova=IOVA,
-            notify=self.nic_port.doorbell,
-            receive=lambda frames: self.receive(frames),
-        )
-        return [QueuePlan(RX, rx_at, RX), QueuePlan(TX, tx_at, TX)]
 
     # --- the ITS ------------------------------------------------------------------------------------------------------
 
@@ -313,40 +226,10 @@ class Guest:
 
     async def inv(self) -> None:
         """One INV and SYNC, as a driver does that changed an LPI's configuration."""
-        line = next(iter(self._lines.values()))
+        line = self._lines["scmi"][CMDQ]
         await self.its.inv(line.device, line.event)
 
     async def stop(self) -> None:
         """Let nobody into the agent's channels any more."""
         self.ready = False
         await self.scmi.stop()
-
-
-class _PortBus(VirtioBus):
-    """A bus whose port sends over the link, and whose interrupts the vCPUs' books see first."""
-
-    def __init__(self, guest: Guest, name: str, port: Port, **kwargs: Any) -> None:
-        super().__init__(name, port, **kwargs)
-        self._guest: Final = guest
-        self._to: Link | None = None
-        port.send = self._send
-
-    def _send(self, message: Message) -> None:
-        if type(message) is Irq:
-            self._guest.raised(self.name, message)
-        link = self._to
-        if link is None:
-            return
-        link.send(message)
-        if type(message) is Avail and len(self.port.queues[message.queue].in_flight) == len(message.chains):
-            # nothing else is under way on this queue: waiting for company would only cost it time
-            link.flush()
-
-    def link_up(self, link: Link) -> None:
-        self._to = link
-        super().link_up(link)
-
-    def link_down(self, link: Link, reason: str) -> None:
-        if self._to is link:
-            self._to = None
-        super().link_down(link, reason)

@@ -1,7 +1,8 @@
 """Who is owed which frame: sequence numbers on real frames, and the books of what came back.
 
 Each frame that is sent is a captured one with a 16-byte trailer behind it (an Ethernet trailer, as padding is): a
-sequence number and the time of sending. What comes back is compared byte by byte with what was sent.
+sequence number and the time of sending. What comes back is compared byte by byte with what was sent, and a queue pair
+keeps the order.
 """
 
 from __future__ import annotations
@@ -16,19 +17,30 @@ from common.histogram import Histogram
 TRAILER: Final = struct.Struct("<QQ")
 TRAILER_BYTES: Final = TRAILER.size
 
+#: Bits of a sequence number below the number of the queue pair.
+PAIR_SHIFT: Final = 48
+
 
 class NetLedger:
-    """The books of one queue pair against a NIC that echoes. Times are integers in nanoseconds."""
+    """The books of queue pair ``pair`` against a NIC that echoes. Times are integers in nanoseconds.
+
+    The sequence numbers of a pair begin at ``pair`` << PAIR_SHIFT, so that a frame which comes back on another pair is
+    none of that one's (``corrupted`` there, lost here). A frame that comes after a later one is ``reordered``, as RFC
+    4737 counts it: one that is lost makes none of its followers so.
+    """
 
     __slots__ = (
-        "_back", "_exposed", "_expected", "_frames", "_next", "_turn", "corrupted", "duplicated", "re_executed",
-        "reset_dropped", "rtt", "rx", "tx",
+        "_back", "_due", "_exposed", "_expected", "_first", "_frames", "_next", "_turn", "corrupted", "duplicated",
+        "re_executed", "reordered", "reset_dropped", "rtt", "rx", "tx",
     )  # fmt: skip
 
-    def __init__(self, frames: Sequence[bytes], rtt: Histogram) -> None:
+    def __init__(self, frames: Sequence[bytes], rtt: Histogram, pair: int = 0) -> None:
         self._frames: Final = list(frames)
         self._turn = 0
-        self._next = 0
+        self._first: Final = pair << PAIR_SHIFT
+        self._next = self._first
+        #: one more than the highest number that came back
+        self._due = self._first
         #: sequence number → the frame as sent
         self._expected: dict[int, bytes] = {}
         #: frames that were outstanding when the NIC was reset, and the numbers of those that came back since
@@ -38,6 +50,7 @@ class NetLedger:
         self.rx = 0
         self.duplicated = 0
         self.corrupted = 0
+        self.reordered = 0
         self.re_executed = 0
         self.reset_dropped = 0
         #: seconds
@@ -47,6 +60,11 @@ class NetLedger:
     def outstanding(self) -> int:
         """Frames sent that may still come back, those a reset put in doubt aside."""
         return len(self._expected)
+
+    def use(self, frames: Sequence[bytes]) -> None:
+        """Send these round and round from now on."""
+        self._frames[:] = frames
+        self._turn = 0
 
     def make(self, count: int, now: int) -> list[bytes]:
         """The next ``count`` frames to send."""
@@ -66,23 +84,29 @@ class NetLedger:
 
     def came(self, frames: Sequence[bytes], now: int) -> None:
         """Frames came back."""
-        expected, observe, unpack = self._expected, self.rtt.observe, TRAILER.unpack_from
+        expected, observe, unpack, due = self._expected, self.rtt.observe, TRAILER.unpack_from, self._due
         self.rx += len(frames)
         for frame in frames:
-            if len(frame) < TRAILER_BYTES:
+            try:
+                seq, sent = unpack(frame, -TRAILER_BYTES)
+            except struct.error:  # too short for a trailer
                 self.corrupted += 1
                 continue
-            seq, sent = unpack(frame, len(frame) - TRAILER_BYTES)
             want = expected.pop(seq, None)
             if want == frame:
                 observe((now - sent) * 1e-9)
+                if seq >= due:
+                    due = seq + 1
+                else:
+                    self.reordered += 1
             else:
                 self._odd(seq, frame, want)
+        self._due = due
 
     def _odd(self, seq: int, frame: bytes, want: bytes | None) -> None:
         """Not the ordinary case: damaged, repeated, or put in doubt by a reset."""
         exposed = self._exposed.get(seq)
-        if want is not None or not 0 <= seq < self._next:
+        if want is not None or not self._first <= seq < self._next:
             self.corrupted += 1
         elif exposed is None:
             self.duplicated += 1

@@ -34,6 +34,9 @@ DRAIN_STEP: Final = 0.01
 #: Of so many commands of a worker one is asynchronous: such a command may not be repeated after a reset.
 ASYNC_EVERY: Final = 16
 
+#: Seconds that a platform may stand still before it goes on with what has timed out meanwhile.
+HELD_UP: Final = 5.0
+
 
 class ScmiWork:
     """The SCMI load of one guest."""
@@ -386,7 +389,7 @@ class ScmiWork:
             done = await self._guest.agent.clock.rate_set_async(clock, rate)
         except XferTimeoutError:
             # it has had that long already, or it was held up with its response
-            self._unsure[clock] = monotonic() + self._config.scmi_timeout
+            self._unsure[clock] = monotonic() + self._config.scmi_timeout + HELD_UP
             raise
         self._settled(clock, rate, restarts)
         return done == (clock, rate)

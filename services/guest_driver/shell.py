@@ -1,12 +1,13 @@
 """The guest as a service: some guests, their workloads, and the routes that start and stop them.
 
-The routes under ``/tracing`` are described in :mod:`services.guest_driver.tracing`.
+The routes under ``/tracing`` are described in :mod:`services.guest_driver.tracing`, ``/holds`` and ``/map`` in
+:mod:`services.guest_driver.hold_routes`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,21 @@ from common.runtime.clock import monotonic
 from common.runtime.service import Service
 from common.virtio.net_header import MAX_ETHERNET
 from services.guest_driver.config import GuestConfig
-from services.guest_driver.guest import RX, TX, Guest
+from services.guest_driver.guest import Guest
+from services.guest_driver.guest_nic import memory_needed
+from services.guest_driver.hold_routes import Held, HoldRequest, HoldRoutes, MapRequest
+from services.guest_driver.net import queue_names
 from services.guest_driver.net_ledger import TRAILER_BYTES
 from services.guest_driver.scmi_census import PLACES
 from services.guest_driver.scmi_driver import CMDQ, EVENTQ
 from services.guest_driver.tracing import Tracing, TracingRequest
 from services.guest_driver.workload import Workload, books
 
-#: Name in metrics → device and index of the queue.
-QUEUES = {"cmdq": ("scmi", CMDQ), "eventq": ("scmi", EVENTQ), "rx0": ("nic", RX), "tx0": ("nic", TX)}
+#: Queues of the SCMI device by name in metrics.
+SCMI_QUEUES = {"cmdq": CMDQ, "eventq": EVENTQ}
+
+#: Bytes of guest memory that everything but the NIC takes: the ITS's tables before all.
+OTHER_MEMORY = 1 << 20
 
 
 class GuestService(Service[GuestConfig]):
@@ -38,11 +45,17 @@ class GuestService(Service[GuestConfig]):
         self.guests: list[Guest] = []
         self.loads: list[Workload] = []
         self._up = False
+        needed = OTHER_MEMORY + memory_needed(config.net_pairs, config.net_queue_size)
+        if needed > config.memory_mib << 20:
+            reason = f"{config.net_pairs} queue pairs of {config.net_queue_size} entries need {-(-needed >> 20)} MiB"
+            raise ConfigError("memory_mib", str(config.memory_mib), reason)
+        if config.workload.net == "switch" and config.guests < 2:
+            raise ConfigError("guests", str(config.guests), "a switch joins two guests or more (workload.net = switch)")
         path = config.workload.pcap
         try:
             with Path(path).open("rb") as file:
-                # against an echo each frame that is sent has a trailer behind it
-                spare = TRAILER_BYTES if config.workload.net == "echo" else 0
+                # unless the NIC plays the capture itself, each frame that is sent has a trailer behind it
+                spare = TRAILER_BYTES if config.workload.net != "replay" else 0
                 self._frames = read_frames(file, MAX_ETHERNET - spare)
         except (OSError, RemoteError) as error:
             raise ConfigError(path, "workload.pcap", str(error)) from error
@@ -51,12 +64,16 @@ class GuestService(Service[GuestConfig]):
         self.admin.get("/report", lambda: books(self.loads))
         self.admin.post("/workload/start", self._start_load)
         self.admin.post("/workload/stop", self._stop_load)
-        waits = {name: self.metrics.queue(name, self._depth_of(name)) for name in QUEUES}
+        names = (*SCMI_QUEUES, *queue_names(self.config.net_pairs))
+        waits = {name: self.metrics.queue(name, partial(self._depth, name)) for name in names}
         for number in range(self.config.guests):
             guest = Guest(f"guest{number}", self, waits)
             self.guests.append(guest)
             self.loads.append(Workload(guest, self.config.workload, self._frames))
+        for number, load in enumerate(self.loads):
+            load.join(self.loads[(number + 1) % len(self.loads)])
         self._serve_tracing()
+        self._serve_holds()
         self.ready_when("guests are not up", lambda: self._up)
         self._measure()
         self.world.spawn("bring-up", self._bring_up())
@@ -75,6 +92,7 @@ class GuestService(Service[GuestConfig]):
             )
             self._measure_notifications(load.guest)
             self._measure_messages(load)
+            self._measure_pairs(load)
         self._up = True
         self.log.info("guests are up", guests=len(self.guests))
         if self.config.workload.autostart:
@@ -114,17 +132,31 @@ class GuestService(Service[GuestConfig]):
         self.admin.post("/tracing/pipe", lambda _body: tracing.pipe())
         self.metrics.counters_of("scmi_trace", "Trace of the SCMI agents", tracing.ring.stats)
 
+    def _serve_holds(self) -> None:
+        held = {}
+        for load in self.loads:
+            nic = load.guest.nic
+            held[load.guest.name] = Held(nic.port, load.net, nic.vmm.change_map, load.net.pairs)
+        routes = HoldRoutes(held, lambda: self._up)
+        self.admin.get("/holds", routes.state)
+        self.admin.post("/holds", routes.arm, HoldRequest)
+        self.admin.post("/map", routes.change_map, MapRequest)
+
     # --- metrics ------------------------------------------------------------------------------------------------------
 
-    def _depth_of(self, name: str) -> Callable[[], float]:
+    def _depth(self, name: str) -> float:
         """Chains of the queue that the device holds, all guests together."""
-        device, index = QUEUES[name]
-
-        def depth() -> float:
-            queues = [(guest.scmi_port if device == "scmi" else guest.nic_port).queues[index] for guest in self.guests]
-            return float(sum(queue.depth.read(len(queue.in_flight)) for queue in queues))
-
-        return depth
+        total = 0.0
+        for guest in self.guests:
+            port, index = (
+                (guest.scmi_port, SCMI_QUEUES[name])
+                if name in SCMI_QUEUES
+                else (guest.nic_port, guest.nic.index_of(name))
+            )
+            if index is not None:
+                queue = port.queues[index]
+                total += queue.depth.read(len(queue.in_flight))
+        return total
 
     def _measure_messages(self, load: Workload) -> None:
         """Where the messages of the SCMI transport are. All gauges of a scrape are read in one turn of the loop."""
@@ -146,6 +178,16 @@ class GuestService(Service[GuestConfig]):
             guest=name,
         )
 
+    def _measure_pairs(self, load: Workload) -> None:
+        """What driver and books count, by queue pair; and the DIMMs."""
+        nic, name = load.guest.nic, load.guest.name
+        for pair, ledger in zip(nic.net.pairs, load.net.ledgers, strict=True):
+            labels = {"guest": name, "pair": str(pair.index)}
+            self.metrics.counters_of("net", "Network driver's books", ledger, **labels)
+            self.metrics.counters_of("net_pair", "Network driver", pair.stats, **labels)
+        self.metrics.counters_of("hotplug", "Memory hotplug", nic.hotplug.stats, guest=name)
+        self.metrics.counters_of("vq_state", "Indices compared with the NIC's", nic.indices, guest=name)
+
     def _measure_notifications(self, guest: Guest) -> None:
         notifications = guest.agent.notifications
         for text, stats in (("delivery", notifications.stats), ("commands", notifications.sources.stats)):
@@ -161,11 +203,13 @@ class GuestService(Service[GuestConfig]):
             guest = load.guest
             for device, port in (("scmi", guest.scmi_port), ("nic", guest.nic_port)):
                 self.metrics.counters_of("port", "Port of a device", port.stats, guest=guest.name, device=device)
-            self.metrics.counters_of("net", "Network driver's books", load.net, guest=guest.name)
+            for name in guest.nic.names:
+                self.metrics.gauge(
+                    "ringmesh_vdpa_stranded_buffers",
+                    "Buffers that the driver made available, not fetched, with no kick remembered for them.",
+                    fn=partial(guest.nic.stranded, name),
+                    guest=guest.name,
+                    queue=name,
+                )
+            self.metrics.counters_of("guest_nic", "Network driver", guest.nic.stats, guest=guest.name)
             self.metrics.counters_of("its_driver", "ITS driver", guest.its.stats, guest=guest.name)
-            self.metrics.gauge(
-                "ringmesh_vdpa_map_generation",
-                "Generation of the NIC's memory map.",
-                fn=lambda guest=guest: guest.space.generation,  # type: ignore[misc]
-                guest=guest.name,
-            )

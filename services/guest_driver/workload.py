@@ -9,15 +9,21 @@ from typing import Any, Final
 from common.errors import RingmeshError
 from common.histogram import Histogram
 from common.runtime.clock import monotonic
+from common.virtio.features import Feature
+from common.virtio.net_ctrl import RxCommand
 from services.guest_driver.config import WorkloadConfig
-from services.guest_driver.guest import TX, Guest
-from services.guest_driver.net_ledger import NetLedger
-from services.guest_driver.replay_ledger import ReplayLedger
+from services.guest_driver.guest import Guest
+from services.guest_driver.hotplug import UnplugBusyError
+from services.guest_driver.net_ctrl import NetCtrl
+from services.guest_driver.net_load import NetLoad
 from services.guest_driver.scmi_driver import CMDQ
 from services.guest_driver.scmi_work import ScmiWork
+from services.guest_driver.switch_load import SwitchLoad
 
 #: Seconds between two looks while draining.
 DRAIN_STEP: Final = 0.01
+#: Seconds before what failed is tried again, at least.
+RETRY: Final = 0.02
 
 
 class Workload:
@@ -27,22 +33,30 @@ class Workload:
         self.guest: Final = guest
         self.config: Final = config
         self.scmi: Final = ScmiWork(guest, config)
-        self.net: Final[NetLedger | ReplayLedger] = (NetLedger if config.net == "echo" else ReplayLedger)(
-            frames, Histogram()
+        self.net: Final = (
+            SwitchLoad(guest.nic, config, frames, _nanoseconds, spawn=guest.world.spawn, sleep=asyncio.sleep)
+            if config.net == "switch"
+            else NetLoad(guest.nic, config, frames, _nanoseconds)
         )
         self.running = False
         self._stopped: Final = guest.world.event()
         self._tasks: list[asyncio.Task[None]] = []
+        #: a command is under way on the control queue
+        self._commanding = False
+        self._allmulti = False
         #: settled by stop()
         self.lost_frames = 0
-        guest.receive = self._received
-        guest.after_tx = self._top_up
         guest.on_scmi_restart = self.scmi.platform_restarted
-        guest.on_nic_restart = self._nic_restarted
 
     async def prepare(self) -> None:
-        """What must be known before load: the platform's clocks and sensors."""
+        """What must be known before load: the platform's clocks and sensors; what the NIC must be told."""
         await self.scmi.discover()
+        await self.net.prepare()
+
+    def join(self, to: Workload) -> None:
+        """Send frames to ``to``, where a switch joins the guests."""
+        if isinstance(self.net, SwitchLoad) and isinstance(to.net, SwitchLoad):
+            self.net.join(to.net)
 
     def start(self) -> None:
         """Begin."""
@@ -51,17 +65,17 @@ class Workload:
         self.running = True
         self._stopped.clear()
         self.scmi.start()
-        self._top_up()
+        self.net.start()
         spawn = asyncio.get_running_loop().create_task
         config = self.config
         if config.map_seconds:
-            self._tasks.append(spawn(self._every(config.map_seconds, self.guest.vmm.change_map)))
+            self._tasks.append(spawn(self._every(config.map_seconds, self._change_map)))
         if config.inv_seconds:
             self._tasks.append(spawn(self._every(config.inv_seconds, self.guest.inv)))
 
     async def stop(self) -> None:
         """Send no more, wait for what is in flight, settle the books; raises what a task of the load died of."""
-        self.running = False
+        self.running = self.net.running = False
         self._stopped.set()
         tasks, self._tasks = self._tasks, []
         if tasks:
@@ -81,9 +95,11 @@ class Workload:
         """``action()`` again and again; a device that is restarting just now is no error."""
         put_off = 0
         # a stop shall not wait for a long interval to end
-        while not await self._stopped.wait(seconds):
+        while not await self._stopped.wait(max(seconds, RETRY) if put_off else seconds):
             try:
                 await action()
+            except UnplugBusyError:
+                pass  # counted; traffic needs longer, or the device is away
             except RingmeshError as error:
                 put_off += 1
                 if put_off == 1:
@@ -91,27 +107,30 @@ class Workload:
             else:
                 put_off = 0
 
-    # --- network ------------------------------------------------------------------------------------------------------
+    async def _change_map(self) -> None:
+        """A DIMM comes or goes; then NIC and port are to agree on where the queues stand."""
+        nic = self.guest.nic
+        await nic.hotplug.change()
+        await nic.check_indices()
+        self._say_something()
 
-    def _received(self, frames: list[bytes]) -> None:
-        self.net.came(frames, _nanoseconds())
-        self._top_up()
+    def _say_something(self) -> None:
+        """A command on the control queue, unless one is under way: a receive mode that changes nothing is set or not,
+        as the NIC is promiscuous."""
+        nic = self.guest.nic
+        ctrl = nic.ctrl if nic.bus.features & Feature.NET_CTRL_RX.bit else None
+        if ctrl is not None and not self._commanding:
+            self._commanding = True
+            self.guest.world.spawn("receive mode", self._set_rx_mode(ctrl))
 
-    def _top_up(self) -> None:
-        """Keep the window full."""
-        if not self.running:
-            return
-        net = self.guest.net
-        in_flight = self.net.outstanding if self.config.net == "echo" else net.rings[TX].in_flight
-        count = min(self.config.net_window - in_flight, net.room)
-        if count > 0:
-            net.transmit(self.net.make(count, _nanoseconds()))
-
-    def _nic_restarted(self) -> None:
-        self.net.device_reset()
-        if self.running:
-            # the frames put in doubt do not fill the window; what is sent now waits in the ring for the new NIC
-            self._top_up()
+    async def _set_rx_mode(self, ctrl: NetCtrl) -> None:
+        try:
+            self._allmulti = not self._allmulti
+            await ctrl.set_rx_mode(RxCommand.ALLMULTI, self._allmulti)
+        except RingmeshError as error:
+            self.guest.log.error("receive mode not set", error=str(error))
+        finally:
+            self._commanding = False
 
 
 def _nanoseconds() -> int:
@@ -162,9 +181,11 @@ def books(loads: Iterable[Workload]) -> dict[str, Any]:
         scmi_rtt.merge(book.rtt)
         ledger = load.net
         for key in ("tx", "rx", "re_executed", "reset_dropped", "duplicated", "corrupted"):
-            net[key] += getattr(ledger, key)
+            net[key] += ledger.total(key)
+        # frames out of turn, and indices on which NIC and port did not agree
+        net["corrupted"] += ledger.total("reordered") + guest.nic.indices.wrong
         net["lost"] += load.lost_frames
-        net["map_changes"] += guest.vmm.changes
+        net["map_changes"] += guest.nic.vmm.changes
         net_rtt.merge(ledger.rtt)
         line = guest.vcpus.close()
         for key in irq:

@@ -11,7 +11,7 @@ import msgspec
 from common.errors import ConfigError
 from common.runtime.config import ENV_PREFIX, BaseConfig, load
 from services.gic_its.config import ItsConfig
-from services.guest_driver.config import GuestConfig
+from services.guest_driver.config import MAX_NET_PAIRS, GuestConfig
 from services.mesh.ports import LOOPBACK
 from services.scmi_platform.board import Board
 from services.scmi_platform.config import ScmiConfig
@@ -32,6 +32,10 @@ _TOKEN: Final = f"{ENV_PREFIX}TOKEN"
 _TOKEN_FILE: Final = f"{ENV_PREFIX}TOKEN_FILE"
 _BOARD: Final = f"{ENV_PREFIX}BOARD"
 _STATE: Final = f"{ENV_PREFIX}STATE"
+_NET_PAIRS: Final = f"{ENV_PREFIX}NET_PAIRS"
+_QUEUE_PAIRS: Final = f"{ENV_PREFIX}QUEUE_PAIRS"
+_BACKEND: Final = f"{ENV_PREFIX}BACKEND__KIND"
+_NET: Final = f"{ENV_PREFIX}WORKLOAD__NET"
 
 
 def inherit(environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
@@ -59,8 +63,10 @@ def environments(
 
     ``settings`` (of the command line) and ``inherited`` (from :func:`inherit`) are RINGMESH_… variables: each goes to
     the services that know it, a setting before an inherited one of the same name. ``state`` is where the firmware keeps
-    what was set, unless one of them says otherwise. Raises ConfigError for one that no
-    service knows or whose value is wrong, and for a board file that cannot be used.
+    what was set, unless one of them says otherwise. A NIC has as many queue pairs as the guest wants, unless one of
+    them says otherwise; what it is plugged into and what the load expects of it are one choice, whichever is made.
+    Raises ConfigError for one that no service knows or whose value is wrong, and for a board file
+    that cannot be used.
     """
     given = dict(inherited or {}) | dict(settings)
 
@@ -90,6 +96,16 @@ def environments(
         "nic": to_its,
         "guest": peers | {"RINGMESH_GUESTS": str(guests)},
     }
+    wanted = given.get(_NET_PAIRS, "")
+    if _QUEUE_PAIRS not in given and wanted.isdecimal() and NicConfig().queue_pairs < int(wanted) <= MAX_NET_PAIRS:
+        own["nic"] = own["nic"] | {_QUEUE_PAIRS: wanted}
+    for name, other in ((_BACKEND, _NET), (_NET, _BACKEND)):
+        if name in given and other not in given:
+            given[other] = given[name]
+    if given.get(_BACKEND) != given.get(_NET):
+        refuse(_NET, f"the NIC's BACKEND__KIND is {given[_BACKEND]!r}, and the load expects {given[_NET]!r} of it")
+    if given.get(_NET) == "switch" and guests < 2:
+        refuse(_NET, "a switch joins two guests or more (--guests)")
     given.setdefault(_STATE, str(state))
     result = {}
     for role in ROLES:

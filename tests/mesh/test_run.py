@@ -74,7 +74,7 @@ def test_a_run_reports_and_exits_with_0(tmp_path: Path) -> None:
     assert run.said("nothing lost, nothing doubled, nothing corrupted")
     at = next(number for number, line in enumerate(run.lines) if line.startswith("service"))
     assert run.lines[at].split() == ["service", "queue", "depth", "poll", "p50", "poll", "p99"]
-    table = run.lines[at : at + 11]  # ten queues
+    table = run.lines[at : at + 19]  # eighteen queues, nine of them the NIC's
     assert {line.split()[0] for line in table[1:]} == set(ROLES)
     assert len(set(map(len, table))) == 1, "aligned"
 

@@ -186,6 +186,14 @@ def test_commands_that_time_out_are_said_and_are_a_fault_unless_asked_for(on_pur
             os.kill(services["scmi"][0], signal.SIGSTOP)
             time.sleep(1.0)
             os.kill(services["scmi"][0], signal.SIGCONT)
+
+        async def timed_out() -> None:
+            names = [f"ringmesh_scmi_xfers_response_{kind}_total" for kind in ("timeout", "polled_timeout")]
+            async with asyncio.timeout(GUARD):
+                while not any(map((await scrape(services["guest"][1])).total, names)):  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+
+        asyncio.run(timed_out())
         time.sleep(1.0)
         code = stop(run)
         count = run.report()["scmi"]["timed_out"]

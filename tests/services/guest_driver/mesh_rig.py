@@ -81,6 +81,7 @@ class Mesh:
         self.workload = {"map_seconds": 0.05, "inv_seconds": 0.05, "scmi_workers": 2, "net_window": 32} | workload
         self.backend = BackendConfig()
         self.guests = 1
+        self.pairs = 1
         self.board = str(DEFAULT_BOARD)
         self.services: dict[str, Any] = {}
         self.tasks: dict[str, asyncio.Task[int]] = {}
@@ -96,8 +97,8 @@ class Mesh:
             return GuestService(
                 GuestConfig(
                     scmi=PeerConfig(port=self.ports["scmi"]), nic=PeerConfig(port=self.ports["nic"]), its=its,
-                    guests=self.guests, net_queue_size=64, memory_mib=8, workload=WorkloadConfig(**self.workload),
-                    **base,
+                    guests=self.guests, net_pairs=self.pairs, net_queue_size=64, memory_mib=8,
+                    workload=WorkloadConfig(**self.workload), **base,
                 )
             )  # fmt: skip
         base["listen"] = ListenConfig(port=self.ports[name])

@@ -162,6 +162,7 @@ class Loop:
     def configure(self) -> None:
         for op, args in bring_up(self.layouts, self.features):
             answer = self.device.answer(Call(0, op, args))
+            assert answer is not None
             assert answer.errno == 0, answer
             if op == "set_vq_num" and self.start_idx:
                 self.device.answer(Call(0, "set_vq_state", [args[0], self.start_idx]))

@@ -33,11 +33,11 @@ async def mesh() -> AsyncIterator[Mesh]:
 
 async def echo(mesh: Mesh, count: int = 40) -> None:
     """``count`` frames there and back."""
-    guest, ledger = mesh.guest, mesh.load.net
+    guest, ledger = mesh.guest, mesh.load.net.ledgers[0]
     sent = ledger.tx
     while ledger.tx < sent + count:
-        guest.net.transmit(ledger.make(min(8, guest.net.room), 0))
-        await until(lambda: guest.net.room)
+        guest.net.pairs[0].transmit(ledger.make(min(8, guest.net.pairs[0].room), 0))
+        await until(lambda: guest.net.pairs[0].room)
     await until(lambda: not ledger.outstanding)
 
 
@@ -46,10 +46,10 @@ async def test_bring_up(mesh: Mesh) -> None:
     assert guest.ready
     nic, scmi = mesh.services["nic"].attachments["guest0"].device, mesh.services["scmi"].attachments["guest0"].device
     assert nic.status == scmi.status == 15
-    assert nic.op_get_generation() == guest.space.generation == guest.space.in_force == 1
-    assert [line.intid for line in guest.vcpus.lines] == list(range(FIRST_LPI, FIRST_LPI + 4))
-    assert len({line.vcpu for line in guest.vcpus.lines}) == 4
-    assert set(guest.rings) == {"cmdq", "eventq", "rx0", "tx0"}
+    assert nic.vdpa_stats.map_changes == guest.nic.vmm.changes == 1
+    assert [line.intid for line in guest.vcpus.lines] == list(range(FIRST_LPI, FIRST_LPI + 5))
+    assert [line.vcpu for line in guest.vcpus.lines] == [0, 1, 2, 3, 0]
+    assert set(guest.nic.rings) == {"rx0", "tx0", "ctrl"}
     await echo(mesh)
     await until(guest.vcpus.settled)
     books = guest.vcpus.close()
@@ -62,14 +62,13 @@ async def test_maps_change_under_traffic(mesh: Mesh) -> None:
 
     async def change() -> None:
         for _ in range(12):
-            await guest.vmm.change_map()
+            await guest.nic.vmm.change_map()
 
     task = asyncio.get_running_loop().create_task(change())
     for _ in range(6):
         await echo(mesh)
     await within(task)
-    assert guest.vmm.changes == 13
-    assert guest.space.in_force == 13
+    assert guest.nic.vmm.changes == 13
     assert mesh.load.net.close() == 0
 
 
@@ -78,9 +77,9 @@ async def test_links_that_break_cost_nothing(mesh: Mesh, role: str) -> None:
     guest, nic = mesh.guest, mesh.services["nic"]
     device = nic.attachments["guest0"].device
     for _ in range(3):
-        task = asyncio.get_running_loop().create_task(guest.vmm.change_map())
+        task = asyncio.get_running_loop().create_task(guest.nic.vmm.change_map())
         await asyncio.sleep(0)
-        guest.net.transmit(mesh.load.net.make(16, 0))
+        guest.net.pairs[0].transmit(mesh.load.net.ledgers[0].make(16, 0))
         mesh.cut("nic", role)
         try:
             await within(task)
@@ -89,19 +88,20 @@ async def test_links_that_break_cost_nothing(mesh: Mesh, role: str) -> None:
         await until(lambda: not mesh.services["guest"].not_ready())
         await echo(mesh)
     assert nic.attachments["guest0"].device is device
-    assert mesh.load.net.close() == mesh.load.net.duplicated == 0
-    assert guest.nic_bus.restarts == 0
+    assert mesh.load.net.close() == mesh.load.net.total("duplicated") == 0
+    assert guest.nic.bus.restarts == 0
 
 
 async def test_the_nic_restarts(mesh: Mesh) -> None:
     guest = mesh.guest
-    await guest.vmm.change_map()
+    await guest.nic.vmm.change_map()
     await mesh.restart("nic")
-    await until(lambda: guest.nic_bus.restarts == 1)
+    await until(lambda: guest.nic.bus.restarts == 1)
     await echo(mesh)
-    assert mesh.services["nic"].attachments["guest0"].device.op_get_generation() == 2, "the VMM said it again"
-    await within(guest.vmm.change_map())
-    assert guest.space.in_force == 3
+    device = mesh.services["nic"].attachments["guest0"].device
+    assert len(device.spaces.in_force(0).mappings) == 2, "the VMM said it again"
+    await within(guest.nic.vmm.change_map())
+    assert len(device.spaces.in_force(0).mappings) == 1
 
 
 async def test_the_map_in_force_stays_known_while_the_vmm_cannot_reach_the_nic(mesh: Mesh) -> None:
@@ -111,12 +111,15 @@ async def test_the_map_in_force_stays_known_while_the_vmm_cannot_reach_the_nic(m
     await vmm_client.close()
     for _ in range(8):
         with pytest.raises(LinkDownError):
-            await guest.vmm.change_map()
+            await guest.nic.vmm.change_map()
     mesh.cut("nic")
     await echo(mesh)
     assert guest.nic_port.stats.rings_broken == 0
     await vmm_client.start()
-    await until(lambda: guest.space.in_force == 2)
+    await within(vmm_client.wait_up())
+    device = mesh.services["nic"].attachments["guest0"].device
+    await within(guest.nic.vmm.change_map())
+    assert device.vdpa_stats.map_changes == 2
     await echo(mesh)
 
 
@@ -139,7 +142,7 @@ async def test_the_link_goes_down_again_while_the_nic_is_configured_again(mesh: 
     guest = mesh.guest
     await mesh.stop("nic")
     left = cuts
-    returned = guest.nic_bus.calls.returned
+    returned = guest.nic.bus.calls.returned
 
     def cut_then(message: Any) -> None:
         nonlocal left
@@ -149,20 +152,20 @@ async def test_the_link_goes_down_again_while_the_nic_is_configured_again(mesh: 
         else:
             returned(message)
 
-    guest.nic_bus.calls.returned = cut_then
+    guest.nic.bus.calls.returned = cut_then
     await mesh.start("nic")
     await until(lambda: left < 0)
     device = mesh.services["nic"].attachments["guest0"].device
     await until(lambda: device.status == 15)
     await echo(mesh)
-    assert guest.nic_bus.restarts == 1, "it restarted once, whatever the link did"
+    assert guest.nic.bus.restarts == 1, "it restarted once, whatever the link did"
     assert device.status & Status.DRIVER_OK
 
 
 async def test_the_vmms_link_goes_down_while_it_says_the_map_again(mesh: Mesh) -> None:
     guest = mesh.guest
     await mesh.stop("nic")
-    call = guest.vmm.calls.call
+    call = guest.nic.vmm.calls.call
     times = 0
 
     async def cut_first(op: str, *args: Any) -> Any:
@@ -172,7 +175,7 @@ async def test_the_vmms_link_goes_down_while_it_says_the_map_again(mesh: Mesh) -
             mesh.cut("nic", "vmm")
         return await call(op, *args)
 
-    guest.vmm.calls.call = cut_first
+    guest.nic.vmm.calls.call = cut_first
     await mesh.start("nic")
     await until(lambda: times == 2)
     await echo(mesh)
@@ -219,7 +222,7 @@ async def test_a_link_that_breaks_during_bring_up_costs_a_retry(peer: str, after
 
 async def test_a_refused_map_is_the_callers_to_hear_of(mesh: Mesh) -> None:
     with pytest.raises(CallError) as caught:
-        await mesh.guest.vmm.calls.call("set_map", 0, [])
+        await mesh.guest.nic.vmm.calls.call("set_map", 0, [])
     assert caught.value.errno == errno.EINVAL
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from common.histogram import Histogram
-from services.guest_driver.net_ledger import TRAILER, TRAILER_BYTES, NetLedger
+from services.guest_driver.net_ledger import PAIR_SHIFT, TRAILER, TRAILER_BYTES, NetLedger
 
 
 @pytest.fixture
@@ -26,8 +26,10 @@ def test_frames_take_turns_and_carry_their_number(ledger: NetLedger) -> None:
 
 def test_a_good_day(ledger: NetLedger) -> None:
     frames = ledger.make(4, 1_000_000)
-    ledger.came(frames[2:] + frames[:2], 3_000_000)
+    ledger.came(frames[:1], 3_000_000)
+    ledger.came(frames[1:], 3_000_000)
     assert troubles(ledger) == (0, 0, 0, 0)
+    assert ledger.reordered == 0
     assert (ledger.rx, ledger.outstanding, ledger.reset_dropped) == (4, 0, 0)
     assert (ledger.rtt.count, round(ledger.rtt.max, 6)) == (4, 0.002)
 
@@ -36,6 +38,34 @@ def test_lost(ledger: NetLedger) -> None:
     frames = ledger.make(4, 1)
     ledger.came(frames[1:], 2)
     assert troubles(ledger) == (0, 0, 0, 1)
+
+
+@pytest.mark.parametrize(("order", "reordered"), [("1023", 1), ("3012", 3), ("2031", 2), ("0312", 2), ("123", 0)])
+def test_reordered(ledger: NetLedger, order: str, reordered: int) -> None:
+    """Every frame that comes after a later one; in one batch or in several."""
+    frames = ledger.make(4, 1)
+    apart = NetLedger([b"a" * 60, b"b" * 90], Histogram())
+    apart.make(4, 1)
+    came = [frames[int(n)] for n in order]
+    ledger.came(came, 2)
+    for frame in came:
+        apart.came([frame], 2)
+    for book in (ledger, apart):
+        assert troubles(book) == (0, 0, 0, 4 - len(order))
+        assert (book.reordered, book.rtt.count) == (reordered, len(order))
+
+
+def test_frames_of_another_pair_are_none_of_this_one() -> None:
+    one, two = (NetLedger([b"a" * 60], Histogram(), pair) for pair in (1, 2))
+    mine, other = one.make(2, 5), two.make(2, 5)
+    assert [TRAILER.unpack(frame[-TRAILER_BYTES:])[0] for frame in mine + other] == [
+        1 << PAIR_SHIFT, (1 << PAIR_SHIFT) + 1, 2 << PAIR_SHIFT, (2 << PAIR_SHIFT) + 1,
+    ]  # fmt: skip
+    one.came([mine[0], other[0], mine[1]], 6)
+    two.came([mine[1], other[1]], 6)
+    assert troubles(one) == (0, 1, 0, 0)
+    assert troubles(two) == (0, 1, 0, 1)
+    assert one.reordered == two.reordered == 0
 
 
 def test_duplicated(ledger: NetLedger) -> None:
@@ -75,6 +105,7 @@ def test_re_executed(ledger: NetLedger) -> None:
     ledger.came([frames[0], frames[1], later[0], frames[1]], 3)
     assert troubles(ledger) == (0, 0, 1, 0)
     assert ledger.reset_dropped == 1
+    assert ledger.reordered == 0, "frames in doubt have no order"
     ledger.came([later[0]], 4)
     assert ledger.duplicated == 1, "what was sent after the reset is not excused"
 

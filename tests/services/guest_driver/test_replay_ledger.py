@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from common.histogram import Histogram
+from services.guest_driver import replay_ledger
 from services.guest_driver.replay_ledger import ReplayLedger
 
 CAPTURE = [b"a", b"b", b"c", b"b", b"d"]
@@ -66,3 +67,24 @@ def test_a_reset_begins_anew_behind_what_was_sent_before(ledger: ReplayLedger) -
 def test_what_is_sent(ledger: ReplayLedger) -> None:
     assert ledger.make(4, 1) + ledger.make(3, 2) == [*CAPTURE, b"a", b"b"]
     assert (ledger.tx, ledger.outstanding) == (7, 0)
+
+
+def test_the_first_frames_may_be_another_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay_ledger, "STRANGERS", 2)
+    ledger = ReplayLedger([b"b", b"d"], Histogram(), CAPTURE)
+    ledger.came([b"a", b"b", b"c", b"d", b"b"], 0)
+    assert (ledger.skipped, *troubles(ledger)) == (2, 0, 0, 0)
+    ledger.came([b"a"], 0)
+    assert troubles(ledger)[1] == 1, "not for ever"
+    ledger.came([b"no frame of the capture"], 0)
+    assert troubles(ledger)[1] == 2
+
+
+def test_a_pair_without_frames() -> None:
+    ledger = ReplayLedger([], Histogram(), CAPTURE)
+    assert ledger.empty
+    assert ledger.make(3, 0) == []
+    assert ledger.tx == 0
+    ledger.came([b"x"], 0)
+    assert troubles(ledger) == (0, 1, 0)
+    assert not ReplayLedger(CAPTURE, Histogram()).empty

@@ -82,7 +82,9 @@ class Rig:
 
     def configure(self) -> None:
         for op, args in bring_up([plan.layout for plan in self.plans], self.features):
-            assert self.device.answer(Call(0, op, args)).errno == 0
+            answer = self.device.answer(Call(0, op, args))
+            assert answer is not None
+            assert answer.errno == 0, answer
         self.device.batch_end()
 
     def settle(self) -> None:

@@ -44,9 +44,11 @@ async def test_routes_and_metrics() -> None:
     assert await ask(mesh, "POST", "/workload/start") == (200, {"guests": 2})
     await until(lambda: all(load.net.rx > 100 and load.scmi.books.completed > 20 for load in service.loads))
     value = service.metrics.value
-    assert value("ringmesh_net_tx_total", guest="guest1") > 100
+    assert value("ringmesh_net_tx_total", guest="guest1", pair="0") > 100
     assert value("ringmesh_port_kicks_total", guest="guest0", device="nic") > 0
-    assert value("ringmesh_vdpa_map_generation", guest="guest0") >= 1
+    assert value("ringmesh_net_pair_tx_kicks_total", guest="guest1", pair="0") > 0
+    assert value("ringmesh_net_pair_rx_buffers_total", guest="guest1", pair="0") > 100
+    assert value("ringmesh_vdpa_stranded_buffers", guest="guest0", queue="ctrl") == 0
     assert value("ringmesh_queue_depth", queue="rx0") > 0
     for protocol in ("0x10", "0x14", "0x15"):
         assert value("ringmesh_scmi_events_dropped_total", guest="guest1", protocol=protocol) == 0
@@ -61,7 +63,7 @@ async def test_routes_and_metrics() -> None:
     assert value("ringmesh_scmi_xfers_inflight", guest="guest1") == 0
     assert report["net"]["tx"] == report["net"]["rx"] > 200
     text = service.metrics.render().decode()
-    for queue in ("cmdq", "rx0", "tx0"):
+    for queue in ("cmdq", "rx0", "tx0", "ctrl"):
         assert f'ringmesh_poll_latency_seconds_count{{queue="{queue}",service="guest"}}' in text
     assert await mesh.stop() == [0] * 4
 
@@ -125,3 +127,39 @@ def test_a_capture_that_cannot_be_read(tmp_path: Path, content: bytes | None) ->
     with pytest.raises(ConfigError) as caught:
         GuestService(GuestConfig(scmi=peer, nic=peer, its=peer, workload=WorkloadConfig(pcap=str(path))))
     assert caught.value.key == "workload.pcap"
+
+
+def test_queue_pairs_for_which_memory_is_too_small() -> None:
+    peer = PeerConfig(port=1)
+    with pytest.raises(ConfigError, match="64 queue pairs of 512 entries need"):
+        GuestService(GuestConfig(scmi=peer, nic=peer, its=peer, net_pairs=64))
+
+
+async def test_four_pairs_and_their_metrics() -> None:
+    mesh = Mesh(net_window=32, map_seconds=0.001)
+    mesh.pairs = 4
+    await mesh.start()
+    service, load = mesh.services["guest"], mesh.load
+    assert (await ask(mesh, "POST", "/workload/start"))[0] == 200
+    await until(lambda: min(ledger.rx for ledger in load.net.ledgers) > 50 and mesh.guest.nic.vmm.changes > 20)
+    value = service.metrics.value
+    await until(lambda: value("ringmesh_hotplug_unplugged_total", guest="guest0") > 5)
+    assert value("ringmesh_vq_state_checked_total", guest="guest0") > 50
+    for pair in "0123":
+        for name in ("tx_kicks", "tx_buffers", "tx_interrupts", "rx_kicks", "rx_buffers", "rx_interrupts"):
+            assert value(f"ringmesh_net_pair_{name}_total", guest="guest0", pair=pair) > 0, name
+    text = service.metrics.render().decode()
+    for queue in ("rx0", "tx3", "ctrl"):
+        assert f'ringmesh_queue_depth{{queue="{queue}",service="guest"}}' in text
+    body = {"guest": "guest0", "queue": "tx3", "store": "saved", "kick": "created"}
+    status, state = await ask(mesh, "POST", "/holds", body)
+    assert (status, list(state["guest0"])) == (200, ["tx3"])
+    await until(lambda: not mesh.guest.nic_port.hook)
+    status, said = await ask(mesh, "POST", "/holds", body | {"queue": "tx4"})
+    assert status == 400
+    assert "tx0, tx1, tx2, tx3" in str(said)
+    status, report = await within(ask(mesh, "POST", "/workload/stop"))
+    assert status == 200
+    net = report["net"]
+    assert (net["lost"], net["duplicated"], net["corrupted"], net["tx"]) == (0, 0, 0, net["rx"])
+    assert await mesh.stop() == [0] * 4

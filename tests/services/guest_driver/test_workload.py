@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from services.guest_driver.hotplug import UnplugBusyError
 from services.guest_driver.workload import books
 from services.vdpa_nic.config import BackendConfig
-from tests.services.guest_driver.mesh_rig import Mesh, until, within
+from tests.services.guest_driver.mesh_rig import GUARD, Mesh, until, within
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ async def test_it_runs_stops_and_runs_again(mesh: Mesh) -> None:
         load.start()
         load.start()  # no second one beside it
         await until(lambda tx=tx: load.net.rx > tx + 300 and load.scmi.books.completed > 50)  # type: ignore[misc]
-        await until(lambda turn=turn: mesh.guest.vmm.changes > 1 + turn)  # type: ignore[misc]
+        await until(lambda turn=turn: mesh.guest.nic.vmm.changes > 1 + turn)  # type: ignore[misc]
         await until(lambda commands=commands: mesh.guest.its.stats.commands > commands)  # type: ignore[misc]
         assert books([load])["scmi"]["lost"] == 0, "what is under way is not lost"
         await within(load.stop())
@@ -63,19 +64,6 @@ async def test_it_runs_stops_and_runs_again(mesh: Mesh) -> None:
         assert load.net.rtt.count == load.net.tx
         assert report["net"]["rtt_us"]["p50"] <= report["net"]["rtt_us"]["max"]
     assert report["scmi"]["polled"] > 0
-
-
-async def test_the_window_bounds_what_is_in_flight(mesh: Mesh) -> None:
-    load = mesh.load
-    load.running = True
-    load._top_up()
-    assert load.net.outstanding == 32
-    load._top_up()
-    assert load.net.outstanding == 32
-    load.running = False
-    await until(lambda: not load.net.outstanding)
-    load._top_up()
-    assert load.net.tx == load.net.rx, "no more once it stopped"
 
 
 @pytest.mark.parametrize("name", ["nic", "scmi", "its"])
@@ -98,9 +86,9 @@ async def test_a_service_is_restarted_under_load(mesh: Mesh, name: str) -> None:
 
 async def test_what_a_restart_took_along_is_dropped_and_not_lost(mesh: Mesh) -> None:
     load = mesh.load
-    load.net.make(3, 0)  # as if they had been in the NIC
+    load.net.ledgers[0].make(3, 0)  # as if they had been in the NIC
     await mesh.restart("nic")
-    await until(lambda: mesh.guest.nic_bus.restarts == 1)
+    await until(lambda: mesh.guest.nic.bus.restarts == 1)
     await within(load.stop())
     net = books([load])["net"]
     assert (net["lost"], net["reset_dropped"], net["tx"]) == (0, 3, 3)
@@ -110,7 +98,7 @@ async def test_what_never_comes_back_is_lost(mesh: Mesh) -> None:
     """The books must be able to say so."""
     load = mesh.load
     load.config.drain_seconds = 0.05
-    load.net.make(3, 0)  # never sent
+    load.net.ledgers[0].make(3, 0)  # never sent
     mesh.guest.vcpus.lines[0].raised += 2
     load.scmi.books.sent += 1
     await within(load.stop())
@@ -121,14 +109,64 @@ async def test_what_never_comes_back_is_lost(mesh: Mesh) -> None:
 
 async def test_an_action_that_fails_is_put_off(mesh: Mesh) -> None:
     load = mesh.load
-    mesh.guest.vmm.calls.detach("test")
+    mesh.guest.nic.vmm.calls.detach("test")
     load.start()
     await asyncio.sleep(0.12)
-    assert mesh.guest.vmm.changes == 1
-    mesh.guest.vmm.calls.attach(mesh.guest._clients[2].link)
-    await until(lambda: mesh.guest.vmm.changes > 2)
+    assert mesh.guest.nic.vmm.changes == 1
+    mesh.guest.nic.vmm.calls.attach(mesh.guest._clients[2].link)
+    await until(lambda: mesh.guest.nic.vmm.changes > 2)
     await within(load.stop())
     spotless(books([load]))
+
+
+async def test_a_dimm_whose_buffers_are_in_use_is_put_off_without_a_word(mesh: Mesh) -> None:
+    load, hotplug, tries = mesh.load, mesh.guest.nic.hotplug, 0
+
+    async def busy() -> None:
+        nonlocal tries
+        tries += 1
+        raise UnplugBusyError("3 buffers")
+
+    hotplug.change = busy
+    load.start()
+    await until(lambda: tries > 2)
+    await within(load.stop())
+    spotless(books([load]))
+
+
+async def test_the_control_queue_is_used_while_maps_change(mesh: Mesh) -> None:
+    load, ctrl, state = mesh.load, mesh.guest.nic.ctrl, mesh.services["nic"].attachments["guest0"].device.core.state
+    load.start()
+    seen: set[bool] = set()
+    async with asyncio.timeout(GUARD):
+        while seen != {False, True}:
+            await asyncio.sleep(0.005)
+            seen.add(state.allmulti)
+    commands = ctrl.commands
+    async with ctrl._mutex:  # one is under way: no others wait behind it
+        await until(lambda: load._commanding)
+        changes = mesh.guest.nic.vmm.changes
+        await until(lambda: mesh.guest.nic.vmm.changes > changes + 2)
+    await until(lambda: ctrl.commands > commands)
+    await within(load.stop())
+    assert ctrl.refused == 0
+    spotless(books([load]))
+
+
+async def test_a_command_that_the_nic_refuses_is_logged_and_no_end(mesh: Mesh) -> None:
+    load, ctrl = mesh.load, mesh.guest.nic.ctrl
+    mesh.services["nic"].attachments["guest0"].device.core._control._features = 0
+    load.start()
+    await until(lambda: ctrl.refused > 1)
+    await within(load.stop())
+    spotless(books([load]))
+
+
+async def test_indices_that_disagree_make_the_run_wrong(mesh: Mesh) -> None:
+    load = mesh.load
+    await within(load.stop())
+    mesh.guest.nic.indices.wrong += 1
+    assert books([load])["net"]["corrupted"] == 1
 
 
 async def test_a_nic_that_replays(mesh: Mesh) -> None:
@@ -152,9 +190,9 @@ async def test_a_replay_of_another_capture_is_noticed(mesh: Mesh) -> None:
     mesh.backend = BackendConfig(kind="replay", rate=4000.0)
     mesh.workload |= {"net": "replay", "net_window": 0}
     await mesh.start("nic", "guest")
-    mesh.load.net._where.clear()
-    mesh.load.net._frames[:] = [b"other"] * len(mesh.load.net._frames)
-    await until(lambda: mesh.load.net.corrupted)
+    mesh.load.net.ledgers[0]._where.clear()
+    mesh.load.net.ledgers[0]._frames[:] = [b"other"] * len(mesh.load.net.ledgers[0]._frames)
+    await until(lambda: mesh.load.net.total("corrupted"))
 
 
 async def test_second_copies_that_the_platform_is_told_to_send_are_not_held_against_it(mesh: Mesh) -> None:

@@ -46,8 +46,25 @@ def test_a_setting_goes_where_it_is_known() -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "has"),
+    [
+        ({}, None),
+        ({"RINGMESH_NET_PAIRS": "4"}, None),
+        ({"RINGMESH_NET_PAIRS": "9"}, "9"),
+        ({"RINGMESH_NET_PAIRS": "9", "RINGMESH_QUEUE_PAIRS": "2"}, "2"),
+    ],
+)
+def test_the_nic_has_the_queue_pairs_that_the_guest_wants(settings: dict[str, str], has: str | None) -> None:
+    envs = _environments(settings=settings)
+    assert envs["nic"].get("RINGMESH_QUEUE_PAIRS") == has
+    assert envs["guest"].get("RINGMESH_NET_PAIRS") == settings.get("RINGMESH_NET_PAIRS")
+
+
+@pytest.mark.parametrize(
     ("setting", "key"),
     [
+        ({"RINGMESH_NET_PAIRS": "65"}, "net_pairs"),
+        ({"RINGMESH_NET_PAIRS": "many"}, "net_pairs"),
         ({"RINGMESH_NOPE": "1"}, "NOPE"),
         ({"RINGMESH_LOG__NOPE": "1"}, "LOG__NOPE"),
         ({"RINGMESH_LOG__LEVEL__DEEP": "1"}, "LOG__LEVEL__DEEP"),
@@ -113,3 +130,19 @@ def test_the_board_is_read_before_anything_starts(tmp_path: Path) -> None:
 def test_whether_faults_were_asked_for(setting: dict[str, str], on_purpose: bool) -> None:
     env = {f"RINGMESH_{key}": value for key, value in setting.items()}
     assert faults_on_purpose(env | {"RINGMESH_TOKEN": "x"}) == on_purpose
+
+
+@pytest.mark.parametrize("given", ["BACKEND__KIND", "WORKLOAD__NET"])
+def test_the_load_expects_what_the_nic_is_plugged_into(given: str) -> None:
+    made = _environments(settings={f"RINGMESH_{given}": "replay"})
+    assert made["nic"]["RINGMESH_BACKEND__KIND"] == made["guest"]["RINGMESH_WORKLOAD__NET"] == "replay"
+
+
+def test_two_choices_that_differ_are_refused() -> None:
+    with pytest.raises(ConfigError, match="expects 'echo'"):
+        _environments(settings={"RINGMESH_BACKEND__KIND": "replay", "RINGMESH_WORKLOAD__NET": "echo"})
+
+
+def test_a_switch_for_one_guest_is_refused() -> None:
+    with pytest.raises(ConfigError, match="two guests or more"):
+        _environments(settings={"RINGMESH_BACKEND__KIND": "switch"}, guests=1)
