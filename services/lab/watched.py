@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from enum import Enum
 from typing import Any, Final, overload
 
 from services.lab.final import final_fields, slots_of
@@ -42,6 +43,8 @@ def show(value: Any) -> str:
         return repr(value)
     if isinstance(value, WorldMade):
         return name_of(value)
+    if isinstance(value, Enum):
+        return value.name
     if isinstance(value, tuple):
         return "(" + ", ".join(show(v) for v in value) + ")"
     return cls.__name__.lower()

@@ -10,8 +10,7 @@ import pytest
 from common.workqueue import WorkQueue
 from services.guest_driver.notify_fifo import EventFifo
 from services.guest_driver.notify_queue import EventsQueue
-from services.lab.explore import explore, replay
-from services.lab.ladder import ladder
+from services.lab.explore import explore
 from services.lab.scenario import Settings
 from services.lab.scenarios.notify_half_record import (
     INPUTS,
@@ -25,6 +24,7 @@ from services.lab.scenarios.notify_rig import Rig
 from services.lab.scheduler import Run
 from services.lab.strategies import Replay
 from services.lab.world import LabWorld
+from tests.services.lab.scenarios.claims import fails, is_drawn
 
 PAGE = Path(__file__).resolve().parents[4] / "docs" / "races" / "notify-half-record.md"
 
@@ -39,13 +39,7 @@ HOW = {
 
 @pytest.mark.parametrize("name", HOW)
 def test_failing_variants_fail_and_replay(name: str) -> None:
-    variant = SCENARIO.variant(name)
-    result = explore(variant.build, variant.settings)
-    assert result.verdict == variant.expect == "fails", result
-    assert str(result.failure) == HOW[name]
-    assert replay(variant.build, result.schedule, 2000).run.failure == result.failure
-    row = f"| {variant.expect} | {result.schedules:,} | {result.steps:,} |"
-    assert row in PAGE.read_text(encoding="utf-8"), row
+    assert str(fails(SCENARIO.variant(name), PAGE)) == HOW[name]
 
 
 @pytest.mark.parametrize("name", ["shipped", "flush-locked"])
@@ -63,9 +57,7 @@ def test_shipped_under_more_preemptions() -> None:
 
 
 def test_the_page_shows_what_the_tool_prints() -> None:
-    variant = SCENARIO.variant("not-kept")
-    result = explore(variant.build, variant.settings)
-    assert ladder(replay(variant.build, result.schedule, 2000)) in PAGE.read_text(encoding="utf-8")
+    is_drawn(SCENARIO.variant("not-kept"), PAGE)
 
 
 def test_the_lab_runs_the_classes_that_services_run() -> None:

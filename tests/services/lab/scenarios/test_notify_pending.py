@@ -10,8 +10,7 @@ import pytest
 
 from common.workqueue import Work, WorkQueue
 from services.guest_driver.notify_queue import EventsQueue
-from services.lab.explore import explore, replay
-from services.lab.ladder import ladder
+from services.lab.explore import explore
 from services.lab.scenario import Checks, Settings
 from services.lab.scenarios.notify_pending import (
     COUNTERS,
@@ -29,6 +28,7 @@ from services.lab.scenarios.notify_rig import MAX_PAYLOAD, Classes, build
 from services.lab.scheduler import Run
 from services.lab.strategies import Replay
 from services.lab.world import LabWorld
+from tests.services.lab.scenarios.claims import fails, is_drawn
 
 PAGE = Path(__file__).resolve().parents[4] / "docs" / "races" / "notify-pending.md"
 LOST = "deadlock: worker waits in wq.wake.wait(); consumer waits in all 2 delivered.wait()"
@@ -36,13 +36,8 @@ LOST = "deadlock: worker waits in wq.wake.wait(); consumer waits in all 2 delive
 
 @pytest.mark.parametrize("variant", [v for v in SCENARIO.variants if v.expect == "fails"], ids=lambda v: v.name)
 def test_failing_variants_fail_and_replay(variant: Any) -> None:
-    result = explore(variant.build, variant.settings)
-    assert result.verdict == "fails", result
     twice = "invariant: isr1: the work item is in the work queue twice"
-    assert str(result.failure) == (twice if variant.name == "pending-not-atomic" else LOST)
-    assert replay(variant.build, result.schedule, 2000).run.failure == result.failure
-    row = f"| {variant.expect} | {result.schedules:,} | {result.steps:,} |"
-    assert row in PAGE.read_text(encoding="utf-8"), row
+    assert str(fails(variant, PAGE)) == (twice if variant.name == "pending-not-atomic" else LOST)
 
 
 @pytest.mark.parametrize("name", ["shipped", "retry-on-real-wq"])
@@ -58,9 +53,7 @@ def test_shipped_under_more_preemptions() -> None:
 
 
 def test_the_page_shows_what_the_tool_prints() -> None:
-    variant = SCENARIO.variant("cleared-after")
-    result = explore(variant.build, variant.settings)
-    assert ladder(replay(variant.build, result.schedule, 2000)) in PAGE.read_text(encoding="utf-8")
+    is_drawn(SCENARIO.variant("cleared-after"), PAGE)
 
 
 @pytest.mark.parametrize("cls", [WorkQueue, EventsQueue, Work])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ from common.errors import ChannelBusyError
 from services.guest_driver.scmi_agent import ScmiAgent
 from services.guest_driver.scmi_message import VioMsg
 from services.guest_driver.scmi_virtio import TxChannel
-from services.lab.explore import explore, replay
-from services.lab.ladder import ladder
+from services.lab.explore import explore
 from services.lab.scenario import Settings
 from services.lab.scenarios.prefetched_reply import (
     INPUTS,
@@ -25,6 +23,7 @@ from services.lab.scenarios.prefetched_reply import (
     NoWorker,
 )
 from services.lab.scenarios.vio_rig import MESSAGE, PROTOCOL, Classes, build
+from tests.services.lab.scenarios.claims import fails, holds, holds_at_first, is_drawn
 
 PAGE = Path(__file__).resolve().parents[4] / "docs" / "races" / "prefetched-reply.md"
 NOBODY_COMES = (
@@ -40,22 +39,15 @@ SHOWN = {
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_failing_variants_fail_and_replay(name: str) -> None:
-    variant = SCENARIO.variant(name)
-    result = explore(variant.build, variant.settings)
-    assert (variant.expect, result.verdict) == ("fails", "fails"), result
-    assert str(result.failure) == SHOWN[name]
-    assert replay(variant.build, result.schedule, 2000).run.failure == result.failure
-    row = f"| fails | {result.schedules:,} | {result.steps:,} |"
-    assert row in PAGE.read_text(encoding="utf-8"), row
+    assert str(fails(SCENARIO.variant(name), PAGE)) == SHOWN[name]
 
 
 @pytest.mark.parametrize("name", [v.name for v in SCENARIO.variants if v.expect == "holds"])
 def test_holding_variants_within_a_smaller_bound(name: str) -> None:
     """The declared bound (one preemption, every schedule) is run by `lab run`."""
     variant = SCENARIO.variant(name)
-    result = explore(variant.build, Settings(preemptions=0))
-    assert (result.verdict, result.exhaustive) == ("holds", True), result
-    assert explore(variant.build, replace(variant.settings, runs=1500)).verdict == "holds"
+    holds(variant.build)
+    holds_at_first(variant, 1500)
 
 
 def test_shipped_under_more_preemptions() -> None:
@@ -70,9 +62,7 @@ def test_shipped_under_more_preemptions() -> None:
 
 
 def test_the_page_shows_what_the_tool_prints() -> None:
-    variant = SCENARIO.variant("no-worker")
-    result = explore(variant.build, variant.settings)
-    assert ladder(replay(variant.build, result.schedule, 2000)) in PAGE.read_text(encoding="utf-8")
+    is_drawn(SCENARIO.variant("no-worker"), PAGE)
 
 
 def test_variants_override_only_what_differs() -> None:
