@@ -19,7 +19,7 @@ from common.virtio.split_layout import SplitLayout
 from common.wire.codec import decode, encode
 from common.wire.framing import Splitter
 from common.wire.limits import MAX_FRAME, PREFIX
-from common.wire.messages import LEGAL, Call, Message
+from common.wire.messages import LEGAL, Call, Message, Return
 from services.guest_driver.port import Port
 from tests.common.virtio.ringkit import WORLD, EchoDevice, configure, identity_key
 
@@ -138,7 +138,7 @@ def _round(rng: random.Random) -> None:
             assert len(held.in_flight) <= 8
     for message in out:
         encode(message)
-    assert device.answer(Call(1, "get_device_id", [])).value == device.device_id
+    assert device.answer(Call(1, "get_device_id", [])) == Return(1, 0, device.device_id)
 
 
 def fuzz(count: int, seed: int) -> None:

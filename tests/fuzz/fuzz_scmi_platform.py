@@ -292,22 +292,7 @@ class Episode:
 
 def fuzz(count: int, seed: int, first: int = 0, report: Callable[[int], None] = lambda _done: None) -> Counter[str]:
     """Episodes from number ``first`` on until ``count`` messages were sent. Returns what was counted."""
-    total: Counter[str] = Counter()
-    done, number = 0, first
-    while done < count:
-        episode = Episode(seed, number)
-        messages = min(EPISODE, count - done)
-        try:
-            episode.run(messages)
-        except BaseException:
-            print(f"seed {seed}, episode {number}", file=sys.stderr)
-            raise
-        total.update(episode.counts)
-        done += messages
-        number += 1
-        report(done)
-    total["messages"] = done
-    return total
+    return rounds.episodes(Episode, EPISODE, count, seed, first, report)
 
 
 if __name__ == "__main__":
