@@ -66,29 +66,34 @@ async def compare_rtt(client: Client, guest: Guest, poll: bool) -> dict[str, flo
     }
 
 
-async def echo_rate(client: Client, payload: list[Any]) -> float:
-    """Descriptors a second of a bare echo whose frames carry ``BATCH`` of them, one frame in flight."""
+def batch_of(count: int) -> list[Any]:
+    """A message of like shape with ``count`` descriptors."""
+    frame = bytes(217 + 28)  # the shipped capture's mean frame, trailer and virtio header
+    return ["avail", 1, 1, 4711, [[i, frame, [[0x1_4000_0000 + i, len(frame), 0]]] for i in range(count)], 4711]
+
+
+async def echo_rate(client: Client, payload: list[Any], batch: int = BATCH, seconds: float = SECONDS) -> float:
+    """Descriptors a second of a bare echo whose frames carry ``batch`` of them, one frame in flight."""
     count, began = 0, time.perf_counter()
-    while time.perf_counter() - began < SECONDS:
+    while time.perf_counter() - began < seconds:
         await client.ask(payload)
-        count += BATCH
+        count += batch
     return count / (time.perf_counter() - began)
 
 
-async def nic_rate(service: GuestService) -> float:
+async def nic_rate(service: GuestService, seconds: float = SECONDS) -> float:
     """Frames a second that come back from the NIC: each crosses as a transmit and as a receive descriptor."""
     load = service.loads[0]
     before, began = load.net.rx, time.perf_counter()
     load.start()
-    await asyncio.sleep(SECONDS)
+    await asyncio.sleep(seconds)
     count, took = load.net.rx - before, time.perf_counter() - began
     await load.stop()
     return count / took
 
 
 async def compare_nic(client: Client, service: GuestService) -> dict[str, float]:
-    frame = bytes(217 + 28)  # the shipped capture's mean frame, trailer and virtio header
-    payload = ["avail", 1, 1, 4711, [[i, frame, [[0x1_4000_0000 + i, len(frame), 0]]] for i in range(BATCH)], 4711]
+    payload = batch_of(BATCH)
     ratios, ours, theirs = [], [], []
     for _ in range(ROUNDS):
         theirs.append(await echo_rate(client, payload))

@@ -86,7 +86,7 @@ def port(size: int, payload: int, *, write: bool) -> Callable[[], int]:
         port.link_up()
         driver = SplitDriver(world, memory, layout)
         areas = (layout.desc, layout.driver, layout.device)
-        port.frame(Create(0, 1, 0, 0, SIZE, *areas, 0, int(DEFAULT_POLICY)))
+        port.frame(Create(0, 1, 0, 0, 0, SIZE, *areas, 0, int(DEFAULT_POLICY)))
         base = (1 << 32) + 0x100
         buffers = [(base + 2048 * i, payload, i + 1) for i in range(size)]
         answer = bytes(payload) if write else b""

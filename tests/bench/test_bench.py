@@ -1,4 +1,5 @@
-"""The benchmarks beside grpc.aio, of the guards and of notifications: a short round of each, in its own process."""
+"""The benchmarks beside grpc.aio, of the guards, of notifications and of the NIC: a short round of each, in its own
+process."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from common.virtio.split_driver import SplitDriver
 from common.virtio.split_layout import SplitLayout
 from services.lab.scenario import SCENARIOS
 from tests.bench.bench_guards import BASE, GUARDS, SHIPPED, guards
+from tests.bench.bench_nic import SHAPES, WINDOWS, longest_gap
 from tests.bench.run import run
 
 
@@ -74,3 +76,28 @@ def test_notifications() -> None:
     # a platform that waits for buffers drops nothing, and 64 notifications fit in the agent's fifo
     assert figures["notify_64"]["platform_dropped"] == figures["notify_64"]["fifo_dropped"] == 0
     assert figures["notify_overload"]["platform_dropped"] > 0
+
+
+def test_the_longest_gap_is_one_that_touches_the_change() -> None:
+    stamps = [0.0, 5.0, 6.0, 8.0, 8.5, 20.0]
+    assert longest_gap(stamps, 5.5, 7.0) == 2.0
+    assert longest_gap(stamps, 6.5, 6.5) == 2.0
+    assert longest_gap(stamps, 4.0, 5.5) == 5.0
+    assert longest_gap(stamps, 8.2, 8.4) == 0.5
+    for start, stop in ((-1.0, 1.0), (8.6, 21.0)):
+        with pytest.raises(ValueError, match="both sides"):
+            longest_gap(stamps, start, stop)
+
+
+@pytest.mark.mesh
+def test_nic() -> None:
+    figures = run("bench_nic", "1", "0.1", "3")
+    assert list(figures) == [f"batch_{n}" for n in WINDOWS] + [f"map_{regions}x{queues}" for regions, queues in SHAPES]
+    for row, values in figures.items():
+        if row.startswith("batch"):
+            assert values["ratio"] > 0
+            assert values["p99_us"] >= values["p50_us"] > 0
+        else:
+            assert values["silence_max_us"] >= values["silence_us"] > 0
+            assert values["set_map_us"] > 0
+            assert values["usual_us"] > 0
