@@ -128,8 +128,23 @@ PANELS: Final = (
     Panel(
         "Map changes", "Changes of the NIC's memory map by the VMM.", "cps",
         [
-            Query(rate("ringmesh_nic_map_changes_total", "guest"), "{{guest}} changed"),
-            Query(rate("ringmesh_nic_map_refused_total", "guest"), "{{guest}} refused"),
+            Query(rate("ringmesh_vdpa_map_changes_total", "guest"), "{{guest}} changed"),
+            Query(rate("ringmesh_vdpa_map_refused_total", "guest"), "{{guest}} refused"),
+            Query(rate("ringmesh_vdpa_map_rolled_back_total", "guest"), "{{guest}} rolled back"),
+        ],
+    ),
+    Panel(
+        "Stranded buffers", "Made available, not fetched, and no kick remembered: a device that works leaves none.",
+        "short",
+        [Query("sum by (guest, queue) (ringmesh_vdpa_stranded_buffers)", "{{guest}} {{queue}}")],
+    ),
+    Panel(
+        "Kicks and interrupts", "Doorbells and interrupts of the NIC's queues, to be read beside its frames.", "cps",
+        [
+            Query(rate("ringmesh_net_pair_tx_kicks_total", "guest"), "{{guest}} tx kicks"),
+            Query(rate("ringmesh_net_pair_rx_kicks_total", "guest"), "{{guest}} rx kicks"),
+            Query(rate("ringmesh_net_pair_tx_interrupts_total", "guest"), "{{guest}} tx interrupts"),
+            Query(rate("ringmesh_net_pair_rx_interrupts_total", "guest"), "{{guest}} rx interrupts"),
         ],
     ),
     Panel(
