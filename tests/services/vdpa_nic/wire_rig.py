@@ -6,6 +6,7 @@ Imported as ``tests.services.vdpa_nic.wire_rig``.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import Any, Final
 
@@ -46,7 +47,7 @@ def new_nic(backend: Backend, logged: list[str], **rest: Any) -> NicDevice:
     return NicDevice(backend, policy=DEFAULT_POLICY, mac=MAC, log=lambda event, **_fields: logged.append(event), **rest)
 
 
-class WireRig:
+class WireRig(ABC):
     """A NIC for ``pairs`` queue pairs of ``size`` entries, and a port with ``queues`` queues whose memory is ``memory``
     if not the rig's own. ``up`` is the guest's link; what is sent while it is down is gone."""
 
@@ -109,26 +110,26 @@ class WireRig:
 
     # --- what the driver and the VMM see ------------------------------------------------------------------------------
 
+    @abstractmethod
     def interrupted(self, irq: Irq) -> None:
         """The port asks for an interrupt."""
-        raise NotImplementedError
 
+    @abstractmethod
     def interrupts(self) -> None:
         """The vCPUs take what is pending."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def is_pending(self) -> bool:
         """Is an interrupt?"""
-        raise NotImplementedError
 
+    @abstractmethod
     def returned(self, message: Return) -> None:
         """A call of the driver is answered."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answered(self, message: Message) -> None:
         """A call of the VMM is answered."""
-        raise NotImplementedError
 
     # --- the link -----------------------------------------------------------------------------------------------------
 
