@@ -6,18 +6,18 @@ import errno
 from collections.abc import Sequence
 from typing import Any, Final
 
-from common.virtio.features import DeviceId, Feature, net_unmet
+from common.virtio.features import DeviceId, net_unmet
 from common.virtio.vdpa_ops import Phase, Refusal
 from common.wire.messages import Chain, Notice
+from services.vdpa_nic import core, vdpa
 from services.vdpa_nic.address_space import AddressSpaces
 from services.vdpa_nic.backends.backend import Backend
-from services.vdpa_nic.core import FEATURES as CORE_FEATURES
 from services.vdpa_nic.core import NicCore, offered, queue_sizes
 from services.vdpa_nic.net_state import NetState
 from services.vdpa_nic.vdpa import VdpaDevice
 
-#: What the core offers, and what a vDPA device adds.
-FEATURES: Final = CORE_FEATURES | Feature.SUSPEND.bit
+#: What virtio-net offers here, and what a vDPA device adds.
+FEATURES: Final = core.FEATURES | vdpa.FEATURES
 
 #: Queue groups: queues of one share an address space (mlx5 and vdpa_sim_net part them so).
 DATA_GROUP: Final = 0
@@ -39,7 +39,7 @@ class NicDevice(VdpaDevice):
         self, backend: Backend, *, queue_size: int, mac: bytes, max_pairs: int = 1, mtu: int = 1500, **kwargs: Any
     ) -> None:
         super().__init__(
-            offered=offered(max_pairs) | (FEATURES & ~CORE_FEATURES),
+            offered=offered(max_pairs) | vdpa.FEATURES,
             queue_sizes=list(queue_sizes(max_pairs, queue_size)),
             spaces=AddressSpaces(ASIDS, GROUPS, MAX_MAPPINGS),
             **kwargs,

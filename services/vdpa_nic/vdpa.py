@@ -27,6 +27,9 @@ from services.vdpa_nic.map_change import Event
 Range = tuple[int, int, int, int]
 """``(iova, size, guest address, access)``"""
 
+#: What a vDPA device offers whatever its type is.
+FEATURES: Final = Feature.SUSPEND.bit
+
 MORE_OPS: Final[dict[str, Op]] = {
     "set_map": Op(tuple[int, list[Range]], Phase.ANY),
     "dma_map": Op(tuple[int, int, int, int, int], Phase.ANY),
@@ -201,22 +204,23 @@ class VdpaDevice(VirtioDevice):
             if change.map is None:
                 return None
             change.asid = asid
-            queues = [q.index for q in self.queues if self.spaces.asid_of(self.group_of(q.index)) == asid]
-            for queue in (self.queues[index] for index in queues):
+            queues = [q for q in self.queues if self.spaces.asid_of(self.group_of(q.index)) == asid]
+            for queue in queues:
                 # a queue that runs must find its ring in the new map: better refused than made and broken
                 if queue.live and not (queue.broken or self.suspended) and (area := outside(queue, change.map)):
                     raise Refusal(errno.EINVAL, f"map: {area} is not in it")
-            return queues
+            return [queue.index for queue in queues]
 
         return self._later(Event.SET_MAP, prepare)
 
     def op_set_group_asid(self, group: int, asid: int) -> None:
         """The queues of ``group`` use address space ``asid``: with none of them running only, nor torn down to be made
         again."""
-        changing, resumes = self.changes.queues, self.ready if self.suspended else [False] * len(self.queues)
-        made = [q.index for q in self.queues if q.live or q.index in changing or resumes[q.index]]
-        if any(self.group_of(index) == group for index in made):
-            raise Refusal(errno.EBUSY, f"group {group}: a queue of it is running")
+        changing = self.changes.queues
+        for q in self.queues:
+            made = q.live or q.index in changing or (self.suspended and self.ready[q.index])
+            if made and self.group_of(q.index) == group:
+                raise Refusal(errno.EBUSY, f"group {group}: a queue of it is running")
         self.spaces.set_group_asid(group, asid)
         if self.phase == Phase.RUNNING:  # queues that had no key before
             self.start()

@@ -84,13 +84,13 @@ class Recording:
         stats.packets += written
         if written < len(packets):
             stats.missed += len(packets) - written
-            self._end("limit")
+            self.end("limit")
 
     def _write(self, data: bytes) -> bool:
         if self._ended:
             return False
         if len(data) > self._room:
-            self._end("limit")
+            self.end("limit")
             return False
         try:
             taken = self._write_out(data)
@@ -104,15 +104,12 @@ class Recording:
         self.stats.bytes += len(data)
         return True
 
-    def end(self, reason: str) -> None:
-        """Write nothing more; the file may be closed."""
-        self._end(reason)
-
     def _failed(self, reason: str) -> None:
         self.stats.write_errors += 1
-        self._end(reason)
+        self.end(reason)
 
-    def _end(self, reason: str) -> None:
+    def end(self, reason: str) -> None:
+        """Write nothing more; the file may be closed."""
         if not self._ended:
             self._ended = True
             self._log("recording ended", reason=reason, packets=self.stats.packets, bytes=self.stats.bytes)
