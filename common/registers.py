@@ -1,9 +1,9 @@
 """Register maps as tables: one row a register.
 
-A :class:`RegisterMap` is data: it checks itself when it is made (import time), renders its own reference page, and
-its rows drive the tests of reserved bits and read-only registers. A :class:`RegisterFile` holds the values of one
-instance and calls the owner's hooks by name. Neither waits: an access is a plain function. Where taking effect needs
-waiting (a command queue read by DMA), the row says ``waits`` and the owner wraps the access.
+A :class:`RegisterMap` is data: it checks itself when it is made (import time), and its rows drive the reference page
+and the tests of reserved bits and read-only registers. A :class:`RegisterFile` holds the values of one instance and
+calls the owner's hooks by name. Neither waits: an access is a plain function. Where taking effect needs waiting (a
+command queue read by DMA), the row says ``waits`` and the owner wraps the access.
 
 Access rules: an access is legal where it lies within one register, is aligned to its own size and has a size that the
 row allows; halves of 64-bit registers merge into the whole. Every other access is RAZ/WI, as are offsets
@@ -15,10 +15,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from common.errors import LocalError
-from common.world import World
+from common.world import Array, World
 
 #: Access sizes in bytes that a register takes unless its row says otherwise.
 DEFAULT_SIZES: Final = {8: (1,), 16: (2,), 32: (4,), 64: (4, 8)}
@@ -46,7 +47,8 @@ class Register:
 
     ``mask`` has a 1 for each bit that a write may change; by default all bits of RW, WO and W1C registers.
     ``read`` and ``write`` name methods of the owner (:data:`ReadHook`, :data:`WriteHook`). ``waits`` tells the owner
-    that a write takes effect only after waiting. ``section`` cites the specification.
+    that a write takes effect only after waiting. ``low_only``: an access narrower than the register reaches its lowest
+    bytes only. ``section`` cites the specification.
     """
 
     offset: int
@@ -59,6 +61,7 @@ class Register:
     write: str = ""
     waits: bool = False
     sizes: tuple[int, ...] = ()
+    low_only: bool = False
     section: str = ""
     doc: str = ""
 
@@ -100,14 +103,22 @@ class RegisterMap:
     or mask wider than itself: a second registration is refused at import.
     """
 
-    __slots__ = ("cells", "name", "rows", "size")
+    __slots__ = ("_indices", "cells", "name", "rows", "size")
+
+    name: Final[str]
+    size: Final[int]
+    rows: Final[tuple[Register, ...]]
+    _indices: Final[Mapping[str, int]]
+    #: ``offset << 4 | size`` of every legal access.
+    cells: Final[Mapping[int, Cell]]
 
     def __init__(self, name: str, size: int, rows: Iterable[Register]) -> None:
-        self.name: Final = name
-        self.size: Final = size
-        self.rows: Final = tuple(sorted(rows, key=lambda r: r.offset))
-        #: ``offset << 4 | size`` of every legal access.
-        self.cells: Final[dict[int, Cell]] = {}
+        self.name = name
+        self.size = size
+        self.rows = tuple(sorted(rows, key=lambda r: r.offset))
+        self._indices = MappingProxyType({row.name: index for index, row in enumerate(self.rows)})
+        cells: dict[int, Cell] = {}
+        self.cells = MappingProxyType(cells)
         end = 0
         names: set[str] = set()
         for index, row in enumerate(self.rows):
@@ -115,9 +126,9 @@ class RegisterMap:
             end = row.offset + row.bytes
             names.add(row.name)
             for width in row.allowed:
-                for at in range(0, row.bytes, width):
+                for at in range(0, width if row.low_only else row.bytes, width):
                     cell = Cell(row, index, at * 8, (1 << width * 8) - 1)
-                    self.cells[row.offset + at << 4 | width] = cell
+                    cells[row.offset + at << 4 | width] = cell
 
     def _check(self, row: Register, end: int, names: set[str]) -> None:
         where = f"{self.name}.{row.name} at {row.offset:#x}"
@@ -148,26 +159,10 @@ class RegisterMap:
 
     def index(self, name: str) -> int:
         """Position of the row called ``name``; raises LocalError if there is none."""
-        for index, row in enumerate(self.rows):
-            if row.name == name:
-                return index
-        raise LocalError(f"{self.name} has no register {name}")
-
-    def markdown(self) -> str:
-        """The reference page of this frame."""
-        lines = [
-            f"## {self.name} ({self.size // 1024} KiB)",
-            "",
-            "| offset | register | bits | access | sizes | reset | writable | section | |",
-            "|---|---|---|---|---|---|---|---|---|",
-        ]
-        for r in self.rows:
-            sizes = "/".join(str(size) for size in r.allowed)
-            lines.append(
-                f"| {r.offset:#06x} | {r.name} | {r.width} | {r.access.value} | {sizes} | {r.reset:#x} "
-                f"| {r.writable:#x} | {r.section} | {r.doc} |"
-            )
-        return "\n".join(lines) + "\n"
+        index = self._indices.get(name)
+        if index is None:
+            raise LocalError(f"{self.name} has no register {name}")
+        return index
 
 
 class RegisterFile:
@@ -179,18 +174,25 @@ class RegisterFile:
 
     __slots__ = ("_cells", "_read", "_resets", "_write", "map", "values")
 
+    map: Final[RegisterMap]
+    _cells: Final[Mapping[int, Cell]]
+    _read: Final[tuple[ReadHook | None, ...]]
+    _write: Final[tuple[WriteHook | None, ...]]
+    _resets: Final[tuple[int, ...]]
+    values: Final[Array[int]]
+
     def __init__(
         self, world: World, register_map: RegisterMap, owner: object, resets: Mapping[str, int] | None = None
     ) -> None:
-        self.map: Final = register_map
-        self._cells: Final = register_map.cells
-        self._read: Final[tuple[ReadHook | None, ...]] = tuple(_bind(owner, r, r.read) for r in register_map)
-        self._write: Final[tuple[WriteHook | None, ...]] = tuple(_bind(owner, r, r.write) for r in register_map)
+        self.map = register_map
+        self._cells = register_map.cells
+        self._read = tuple(_bind(owner, r, r.read) for r in register_map)
+        self._write = tuple(_bind(owner, r, r.write) for r in register_map)
         values = [r.reset for r in register_map]
         for name, value in (resets or {}).items():
             values[register_map.index(name)] = value
-        self._resets: Final = tuple(values)
-        self.values: Final = world.array(len(values), 0)
+        self._resets = tuple(values)
+        self.values = world.array(len(values), 0)
         self.reset()
 
     def reset(self) -> None:

@@ -184,3 +184,7 @@ class World(Protocol):
     async def relax(self) -> None:
         """In a polling loop: let others run until something that this loop read may have changed."""
         ...
+
+    async def turn(self) -> None:
+        """In work that goes on for long: let all others who are ready have their turn."""
+        ...

@@ -30,7 +30,7 @@ from common.runtime.config import explain
 from common.runtime.metrics import CONTENT_TYPE, Metrics
 
 #: Largest body of a request in bytes.
-MAX_BODY: Final = 64 * 1024
+MAX_BODY: Final = 4 << 20
 #: Longest capture that one request may ask for, in seconds.
 MAX_CAPTURE_SECONDS: Final = 3600.0
 

@@ -209,6 +209,9 @@ class AsyncWorld(World):
             self._arm(POLL_SWEEP)
         await waiter
 
+    async def turn(self) -> None:
+        await asyncio.sleep(0)
+
     def stir(self) -> None:
         """Wake everybody parked in :meth:`relax`: something that they read may have changed."""
         if self._parked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -120,7 +121,7 @@ async def test_errors_of_handlers_have_their_statuses(make: Any) -> None:
     assert await rig.ask("POST", "/local") == (409, {"error": "is running already", "field": ""})
     status, answer = await rig.ask("POST", "/bug")
     assert (status, "internals" in answer["error"]) == (500, False)
-    status, answer = await rig.ask("POST", "/remote", data=bytes(MAX_BODY + 1))
+    status, answer = await rig.ask("POST", "/remote", data=io.BytesIO(bytes(MAX_BODY + 1)))
     assert (status, answer["field"]) == (413, "body")
 
 
