@@ -14,7 +14,8 @@ from common.gic.fields import Field
 
 COMMAND_SIZE: Final = 32
 
-_WORDS: Final = struct.Struct("<4Q")
+#: The four doublewords of a command.
+WORDS: Final = struct.Struct("<4Q")
 
 MOVI: Final = 0x01
 INT: Final = 0x03
@@ -50,16 +51,27 @@ class Command:
     valid: int = 0
 
 
-#: Attribute of Command → (doubleword, field). The same field has the same place in every command that has it.
-_DEVICE: Final = ("device", 0, Field(63, 32))
-_EVENT: Final = ("event", 1, Field(31, 0))
-_INTID: Final = ("intid", 1, Field(63, 32))
-_ICID: Final = ("icid", 2, Field(15, 0))
-_RDBASE: Final = ("rdbase", 2, Field(50, 16))
-_RDBASE2: Final = ("rdbase2", 3, Field(50, 16))
-_SIZE: Final = ("size", 1, Field(4, 0))
-_ITT: Final = ("itt", 2, Field(51, 8, scale=8))
-_VALID: Final = ("valid", 2, Field(63, 63))
+#: The fields, by the doubleword that they are in: the same one has the same place in every command that has it.
+DW0_DEVICE: Final = Field(63, 32)
+DW1_EVENT: Final = Field(31, 0)
+DW1_INTID: Final = Field(63, 32)
+DW1_SIZE: Final = Field(4, 0)
+DW2_ICID: Final = Field(15, 0)
+DW2_RDBASE: Final = Field(50, 16)
+DW2_ITT: Final = Field(51, 8, scale=8)
+DW2_VALID: Final = Field(63, 63)
+DW3_RDBASE2: Final = Field(50, 16)
+
+#: Attribute of Command, doubleword, field.
+_DEVICE: Final = ("device", 0, DW0_DEVICE)
+_EVENT: Final = ("event", 1, DW1_EVENT)
+_INTID: Final = ("intid", 1, DW1_INTID)
+_ICID: Final = ("icid", 2, DW2_ICID)
+_RDBASE: Final = ("rdbase", 2, DW2_RDBASE)
+_RDBASE2: Final = ("rdbase2", 3, DW3_RDBASE2)
+_SIZE: Final = ("size", 1, DW1_SIZE)
+_ITT: Final = ("itt", 2, DW2_ITT)
+_VALID: Final = ("valid", 2, DW2_VALID)
 
 
 @dataclass(slots=True, frozen=True)
@@ -110,12 +122,12 @@ def encode(command: Command) -> bytes:
     for name in _ATTRIBUTES:
         if name not in present and getattr(command, name):
             raise LocalError(f"{spec.name} has no field {name}")
-    return _WORDS.pack(*words)
+    return WORDS.pack(*words)
 
 
 def decode(data: bytes, offset: int = 0) -> Command:
     """The command at ``offset``. Reserved bits are ignored; an unknown opcode gives a Command with only ``op`` set."""
-    words = _WORDS.unpack_from(data, offset)
+    words = WORDS.unpack_from(data, offset)
     command = Command(words[0] & 0xFF)
     spec = SPEC.get(command.op)
     if spec is not None:

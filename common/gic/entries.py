@@ -83,15 +83,18 @@ class Ite(NamedTuple):
     next: int
 
     def pack(self) -> bytes:
-        word = 0
-        if self.intid:
-            word = ITE_NEXT.put(min(self.next, ITE_NEXT_MAX)) | ITE_INTID.put(self.intid) | ITE_ICID.put(self.icid)
-        return word.to_bytes(ENTRY_SIZE, "little")
+        return pack_ite(self.intid, self.icid, self.next) if self.intid else bytes(ENTRY_SIZE)
 
     @classmethod
     def unpack(cls, data: bytes) -> Ite:
         word = int.from_bytes(data, "little")
         return cls(ITE_INTID.get(word), ITE_ICID.get(word), ITE_NEXT.get(word))
+
+
+def pack_ite(intid: int, icid: int, after: int) -> bytes:
+    """A valid :class:`Ite` without the object: an ITS writes two of them for each event that is mapped."""
+    after = min(after, ITE_NEXT_MAX)
+    return (after << ITE_NEXT.lsb | intid << ITE_INTID.lsb | icid & ITE_ICID.limit).to_bytes(ENTRY_SIZE, "little")
 
 
 class L1(NamedTuple):

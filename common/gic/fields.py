@@ -14,13 +14,18 @@ class Field:
 
     __slots__ = ("limit", "lsb", "mask", "scale")
 
+    lsb: Final[int]
+    scale: Final[int]
+    #: Largest value of the field before scaling.
+    limit: Final[int]
+    #: The field's bits in place.
+    mask: Final[int]
+
     def __init__(self, msb: int, lsb: int, scale: int = 0) -> None:
-        self.lsb: Final = lsb
-        self.scale: Final = scale
-        #: Largest value of the field before scaling.
-        self.limit: Final = (1 << msb - lsb + 1) - 1
-        #: The field's bits in place.
-        self.mask: Final = self.limit << lsb
+        self.lsb = lsb
+        self.scale = scale
+        self.limit = (1 << msb - lsb + 1) - 1
+        self.mask = self.limit << lsb
 
     def get(self, word: int) -> int:
         return (word >> self.lsb & self.limit) << self.scale

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 #: Version of the wire format; a hello with another one is refused.
-VERSION: Final = 2
+VERSION: Final = 3
 
 Segment = tuple[int, int, int]
 """``(addr, len, flags)``: one descriptor as the port read it; flags as in virtio 1.3 §2.7.5."""
@@ -64,7 +64,8 @@ class Refuse(Message, tag="refuse"):
 
 
 class Call(Message, tag="call"):
-    """An operation of the device by its vDPA name (``set_status``, ``set_vq_ready``, ``set_map`` …)."""
+    """An operation of the device by its vDPA name (``set_status``, ``set_vq_ready``, ``set_map`` …); to the ITS one of
+    its VMM by KVM's name (``set_its_reg``, ``save_tables`` … :mod:`common.gic.vmm_ops`)."""
 
     seq: int
     op: str
@@ -312,17 +313,25 @@ class DmaData(Message, tag="dma_data"):
     data: bytes | None
 
 
-class DmaWrite(Message, tag="dma_write"):
-    """Device → guest memory: a posted write."""
+class DmaCommit(Message, tag="dma_commit"):
+    """ITS → guest: everything that commands did since the last one, to take effect as one.
 
-    addr: int
-    data: bytes
+    ``writes`` are posted writes to guest memory, in order: ``[addr, data]``; ``data`` as an int is that many zeros.
+    ``lpis`` are LPIs ``[vcpu, intid, number]`` that the commands made the ITS deliver. ``creadr`` is GITS_CREADR after
+    the last of the commands: what it has passed has taken effect in guest memory, the rest has not. What does not fit
+    into one frame comes in several, and takes effect with the ``last`` one.
+    """
+
+    creadr: int
+    writes: list[tuple[int, bytes | int]]
+    lpis: list[tuple[int, int, int]]
+    last: bool = True
 
 
 AnyMessage = (
     Hello | Welcome | Refuse | Call | Return | Notice | CreateMkey | DestroyMkey | Create | Resume | Kick | Suspend
     | Save | Destroy | Used | Avail | Saved | MkeyCreated | Irq | Resync | Broken | Msi | MsiDone | Lpi | Eoi
-    | MmioRead | MmioWrite | MmioDone | DmaRead | DmaData | DmaWrite
+    | MmioRead | MmioWrite | MmioDone | DmaRead | DmaData | DmaCommit
 )  # fmt: skip
 
 _FROM_PORT: Final[frozenset[type[Message]]] = frozenset({Call, Avail, Saved, Irq, Resync, Broken})
@@ -338,8 +347,8 @@ LEGAL: Final[dict[tuple[str, str], frozenset[type[Message]]]] = {
     ("nic", "guest"): _TO_PORT | {CreateMkey, DestroyMkey},
     ("vmm", "nic"): frozenset({Call}),
     ("nic", "vmm"): frozenset({Return, Notice}),
-    ("guest", "its"): frozenset({MmioRead, MmioWrite, DmaData, Eoi}),
-    ("its", "guest"): frozenset({MmioDone, DmaRead, DmaWrite, Lpi}),
+    ("guest", "its"): frozenset({MmioRead, MmioWrite, DmaData, Eoi, Call}),
+    ("its", "guest"): frozenset({MmioDone, DmaRead, DmaCommit, Lpi, Return}),
     ("scmi", "its"): frozenset({Msi}),
     ("its", "scmi"): frozenset({MsiDone}),
     ("nic", "its"): frozenset({Msi}),

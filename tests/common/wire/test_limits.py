@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from common.wire import limits
 from common.wire.codec import encode
-from common.wire.messages import VERSION, DmaData, DmaWrite, Hello
+from common.wire.messages import VERSION, DmaCommit, DmaData, Hello
 
 
 def test_the_largest_dma_frames_fit_into_a_frame() -> None:
     encode(DmaData((1 << 64) - 1, bytes(limits.MAX_DMA)))
-    encode(DmaWrite((1 << 64) - 1, bytes(limits.MAX_DMA)))
+    encode(DmaCommit(0xFFFE0, [((1 << 64) - 1, bytes(limits.MAX_DMA))], []))
 
 
 def test_a_hello_with_a_long_token_fits_into_the_first_frame() -> None:
