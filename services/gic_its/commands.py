@@ -1,51 +1,67 @@
-"""What each command does (IHI 0069 §5.3), with KVM's checks and error kinds.
+"""What each command does (IHI 0069 §5.3). The profile says where implementations differ.
 
-A handler returns None, or the kind of error for which the command was skipped: a field of
-:class:`services.gic_its.stats.ErrorStats`.
+A handler takes the four doublewords of its command. It reads all that it needs, then changes what is to be changed,
+holding the ITS's spinlock, so that MSIs see the tables before the command or after it. It returns None, or the kind of
+error for which the command was skipped: a field of :class:`services.gic_its.stats.ErrorStats`. A TableFaultError stalls
+the queue where the profile says so. INT, CLEAR and DISCARD are skipped where it is the collection's entry that can not
+be read, as QEMU does.
+
+Commands that walk over many events do so in batches, and let others have their turn in between (:meth:`_breathe`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Any, Final
 
 from common.gic import commands as op
-from common.gic.commands import Command
+from common.gic.commands import (
+    DW0_DEVICE,
+    DW1_EVENT,
+    DW1_SIZE,
+    DW2_ICID,
+    DW2_ITT,
+    DW2_VALID,
+)
 from common.gic.lpi import LPI_BASE
-from common.world import Table, World
+from common.world import Fifo, World
+from services.gic_its.config_ahead import ConfigAhead
 from services.gic_its.delivery import Delivery
-from services.gic_its.ordered import added, before, members, removed, size
+from services.gic_its.dma import Dma, SupersededError
 from services.gic_its.profile import Profile
-from services.gic_its.redistributor import Redistributor, intid_limit
-from services.gic_its.state import UNMAPPED, Collection, Control, Device, Event
-from services.gic_its.stats import CommandStats, ErrorStats
-from services.gic_its.tables import Tables
+from services.gic_its.redistributor import Redistributor, configure, intid_limit
+from services.gic_its.state import PURGE_COLLECTIONS, PURGE_DEVICES, UNMAPPED, Control, Event, Lpi
+from services.gic_its.tables import TableFaultError, Tables
 
-Handler = Callable[[Command], Coroutine[Any, Any, str | None]]
+Handler = Callable[[int, int, int, int], Coroutine[Any, Any, str | None]]
 
-
-@dataclass(slots=True, frozen=True)
-class Limits:
-    """What one guest may have mapped at a time; what goes beyond is skipped and counted as ``*_limit``."""
-
-    devices: int = 4096
-    collections: int = 1024
-    events: int = 65536
-
-
-def event_key(device: int, event: int) -> int:
-    """Key of the flat table of events, the translation cache of the MSI path."""
-    return device << 32 | event
+#: Table entries that commands may walk over before others get their turn.
+WORK: Final = 64
 
 
 class Commands:
-    """The command set over one guest's devices, collections and redistributors. The caller serialises."""
+    """The command set over one guest's tables and redistributors. The command queue serialises."""
 
     __slots__ = (
-        "_collections", "_control", "_delivery", "_devices", "_errors", "_events", "_handlers", "_limits",
-        "_profile", "_redistributors", "_stats", "_tables", "_world",
+        "_ahead", "_control", "_delivery", "_dma", "_lock", "_profile", "_redistributors", "_tables", "_world", "dirty",
+        "handlers",
     )  # fmt: skip
+
+    _world: Final[World]
+    _profile: Final[Profile]
+    _control: Final[Control]
+    _delivery: Final[Delivery]
+    _dma: Final[Dma]
+    _tables: Final[Tables]
+    _redistributors: Final[tuple[Redistributor, ...]]
+    _lock: Final[AbstractContextManager[Any]]
+    _ahead: Final[ConfigAhead]
+    #: LPIs that :meth:`store_pending` is to look at.
+    dirty: Final[Fifo[Lpi]]
+    #: Opcode → what runs it.
+    handlers: Final[Mapping[int, Handler]]
 
     def __init__(
         self,
@@ -54,298 +70,349 @@ class Commands:
         profile: Profile,
         control: Control,
         delivery: Delivery,
+        dma: Dma,
         tables: Tables,
         redistributors: tuple[Redistributor, ...],
-        devices: Table[Device],
-        collections: Table[Collection],
-        events: Table[Event],
-        stats: CommandStats,
-        errors: ErrorStats,
-        limits: Limits,
+        lock: AbstractContextManager[Any],
     ) -> None:
-        self._world: Final = world
-        self._profile: Final = profile
-        self._control: Final = control
-        self._delivery: Final = delivery
-        self._tables: Final = tables
-        self._redistributors: Final = redistributors
-        self._devices: Final = devices
-        self._collections: Final = collections
-        self._events: Final = events
-        self._stats: Final = stats
-        self._errors: Final = errors
-        self._limits: Final = limits
-        self._handlers: Final[dict[int, tuple[str, Handler]]] = {
-            spec.op: (f"command_{spec.name.lower()}", getattr(self, f"_{spec.name.lower()}")) for spec in op.COMMANDS
-        }
+        self._world = world
+        self._profile = profile
+        self._control = control
+        self._delivery = delivery
+        self.dirty = delivery.dirty
+        self._dma = dma
+        self._tables = tables
+        self._redistributors = redistributors
+        self._lock = lock
+        self._ahead = ConfigAhead(world, dma, tables, redistributors)
+        self.handlers = MappingProxyType({spec.op: getattr(self, f"_{spec.name.lower()}") for spec in op.COMMANDS})
 
-    async def execute(self, command: Command) -> None:
-        """Run one command, count it, count why it was skipped."""
-        found = self._handlers.get(command.op)
-        if found is None:
-            self._errors.unknown += 1
-            return
-        name, handler = found
-        stats, errors = self._stats, self._errors
-        setattr(stats, name, getattr(stats, name) + 1)
-        kind = await handler(command)
-        if kind is not None:
-            setattr(errors, kind, getattr(errors, kind) + 1)
+    async def prepare(self, words: Iterable[tuple[int, int, int, int]]) -> None:
+        """A slice of commands is about to run: where the ITS may cache, what they will want to read is read at once."""
+        if self._profile.mapti_obeys_id_bits:
+            self._control.intid_limit = intid_limit(self._redistributors)
+        if self._profile.holds_tables:
+            await self._ahead.read(words)
 
-    # --- devices -------------------------------------------------------------------------------------------------
+    async def _breathe(self) -> None:
+        """In a walk over a table: let others have their turn if it has gone on for long.
 
-    async def _mapd(self, c: Command) -> str | None:
-        bits = c.size + 1
-        place = None
-        if c.device < 1 << self._profile.device_bits:
-            place = await self._tables.device_entry(c.device)
+        Raises SupersededError if the ITS was reset meanwhile.
+        """
+        control = self._control
+        if control.work > WORK:
+            control.work = 0
+            generation, control.in_slice, control.in_walk = control.generation, False, True
+            await self._world.turn()
+            if control.generation != generation:
+                raise SupersededError("the ITS was reset")
+            control.in_slice, control.in_walk = True, False
+
+    def _commit(self) -> None:
+        """Before a walk, in which others have their turn: what commands before it did takes effect."""
+        with self._lock:
+            self.store_pending()
+        self._dma.commit()
+
+    async def purge(self) -> None:
+        """A BASER was written: what its table held is forgotten, in batches. The ITS is disabled.
+
+        Raises SupersededError if it is reset meanwhile.
+        """
+        control, tables = self._control, self._tables
+        what, control.purge = control.purge, 0
+        if what & PURGE_DEVICES:
+            for batch in tables.batches():
+                with self._lock:
+                    tables.forget(batch)
+                await self._pause()
+            with self._lock:
+                tables.free_devices()
+        if what & PURGE_COLLECTIONS:
+            for batch in tables.batches():
+                with self._lock:
+                    tables.lose(batch)
+                await self._pause()
+            with self._lock:
+                tables.free_collections()
+            for batch in tables.lost():
+                with self._lock:
+                    tables.strand(batch)
+                await self._pause()
+        self._dma.commit()
+
+    async def _pause(self) -> None:
+        """Between commands: let others have their turn if it has gone on for long."""
+        control = self._control
+        if control.work > WORK:
+            control.work = 0
+            generation = control.generation
+            await self._world.turn()
+            if control.generation != generation:
+                raise SupersededError("the ITS was reset")
+
+    # --- devices and collections -----------------------------------------------------------------------------------
+
+    async def _mapd(self, dw0: int, dw1: int, dw2: int, _dw3: int) -> str | None:
+        device, bits, valid = DW0_DEVICE.get(dw0), DW1_SIZE.get(dw1) + 1, bool(DW2_VALID.get(dw2))
+        if bits > self._profile.event_bits and (valid or self._profile.mapd_checks_unmap):
+            return "mapd_ittsize_oor"
+        place = await self._tables.place(device)
         if place is None:
             return "mapd_device_oor"
-        if c.valid and bits > self._profile.event_bits:
-            return "mapd_ittsize_oor"
-        known = self._devices.get(c.device)
-        if known is not None:
-            self._free_device(known)
-        elif c.valid and len(self._devices) >= self._limits.devices:
-            return "mapd_limit"
-        if c.valid:
-            device = self._world.new(Device, c.device, place, c.itt, bits)
-            self._devices[c.device] = device
-            self._control.devices = added(self._control.devices, c.device)
-            self._tables.write_device(device)
-        return None
+        self._commit()
+        for batch in self._tables.batches_in(device):
+            with self._lock:
+                self._tables.forget(batch)
+            await self._breathe()
+        with self._lock:
+            return self._tables.set_device(device, place, DW2_ITT.get(dw2), bits, valid)
 
-    def _free_device(self, device: Device) -> None:
-        """Its mappings are gone for good, pending state included; the ITT's memory is the guest's again."""
-        self._forget_events(device)
-        self._devices.pop(device.device)
-        self._control.devices = removed(self._control.devices, device.device)
-        self._tables.erase_device(device)
-
-    def free_devices(self) -> None:
-        """BASER0.Valid was cleared: forget every device. Their table is gone, so nothing is written."""
-        for known in members(self._control.devices):
-            self._forget_events(self._devices.pop(known))
-        self._control.devices = ()
-
-    def _forget_events(self, device: Device) -> None:
-        count = size(device.events)
-        for event in members(device.events):
-            self._unmap(self._events.pop(event_key(device.device, event)))
-        self._control.events -= count
-        self._control.work += count
-
-    # --- collections ---------------------------------------------------------------------------------------------
-
-    async def _mapc(self, c: Command) -> str | None:
-        if c.valid and c.rdbase >= len(self._redistributors):
+    async def _mapc(self, _dw0: int, _dw1: int, dw2: int, _dw3: int) -> str | None:
+        icid, rdbase, valid = DW2_ICID.get(dw2), self._profile.mapc_rdbase.get(dw2), bool(DW2_VALID.get(dw2))
+        if valid and rdbase >= len(self._redistributors):
             return "mapc_procnum_oor"
-        collection = self._collections.get(c.icid)
-        if not c.valid:
-            if collection is not None:
-                self._free_collection(collection)
-            return None
-        if collection is None:
-            refused = await self._make_collection(c.icid)
-            if refused is not None:
-                return refused
-            collection = self._collections[c.icid]
-        if collection.vcpu != c.rdbase:
-            collection.vcpu = c.rdbase
-            self._tables.write_collections(self._control.collections.index(c.icid))
-            for event in self._of_collection(c.icid):
-                await self._retarget(event, c.rdbase)
+        place = await self._tables.collection_place(icid)
+        if isinstance(place, str):
+            return place if valid or not self._profile.unmap_forgets else None
+        self._commit()
+        if not valid:
+            for batch in self._tables.batches_of(icid):
+                with self._lock:
+                    self._tables.strand(batch)
+                await self._breathe()
+        else:
+            for batch in self._tables.batches_of(icid):
+                await self._configured(batch, rdbase)
+                await self._breathe()
+        with self._lock:
+            self._tables.set_collection(icid, rdbase, place, valid)
+        if valid:
+            for batch in self._tables.batches_of(icid):
+                with self._lock:
+                    self._tables.retarget(batch, rdbase)
+                await self._breathe()
         return None
 
-    async def _make_collection(self, icid: int) -> str | None:
-        """A new collection, not mapped yet. Returns why there is none: the kind of error."""
-        if not await self._tables.collection_fits(icid):
-            return "mapc_collection_oor"
-        if len(self._collections) >= self._limits.collections:
-            return "mapc_limit"
-        self._collections[icid] = self._world.new(Collection, icid)
-        self._control.collections = (*self._control.collections, icid)
-        self._tables.write_collections(len(self._control.collections) - 1)
-        return None
+    # --- events ----------------------------------------------------------------------------------------------------
 
-    def _free_collection(self, collection: Collection) -> None:
-        """Events of the collection lose it: a later MAPC makes a collection of its own."""
-        icid = collection.icid
-        for event in self._of_collection(icid):
-            event.icid = -1
-            self._detach(event)
-        at = self._control.collections.index(icid)
-        self._collections.pop(icid)
-        self._control.work += len(self._control.collections)
-        self._control.collections = tuple(other for other in self._control.collections if other != icid)
-        self._tables.write_collections(at)
+    async def _mapti(self, dw0: int, dw1: int, dw2: int, _dw3: int) -> str | None:
+        return await self._map_event(dw0, dw1, dw2, dw1 >> 32)
 
-    def free_collections(self) -> None:
-        """BASER1.Valid was cleared: forget every collection. Their table is gone, so nothing is written."""
-        for icid in self._control.collections:
-            for event in self._of_collection(icid):
-                event.icid = -1
-                self._detach(event)
-            self._collections.pop(icid)
-        self._control.collections = ()
+    async def _mapi(self, dw0: int, dw1: int, dw2: int, _dw3: int) -> str | None:
+        return await self._map_event(dw0, dw1, dw2, dw1 & 0xFFFFFFFF)
 
-    def _of_collection(self, icid: int) -> Iterator[Event]:
-        for known in members(self._control.devices):
-            device = self._devices[known]
-            self._control.work += size(device.events)
-            for event in members(device.events):
-                found = self._events[event_key(known, event)]
-                if found.icid == icid:
-                    yield found
-
-    def _vcpu(self, icid: int) -> int:
-        """The PE of a mapped collection, UNMAPPED for any other."""
-        collection = self._collections.get(icid)
-        return UNMAPPED if collection is None else collection.vcpu
-
-    # --- events --------------------------------------------------------------------------------------------------
-
-    async def _mapti(self, c: Command) -> str | None:
-        return await self._map_event(c, c.intid)
-
-    async def _mapi(self, c: Command) -> str | None:
-        return await self._map_event(c, c.event)
-
-    async def _map_event(self, c: Command, intid: int) -> str | None:
-        device = self._devices.get(c.device)
+    async def _map_event(self, dw0: int, dw1: int, dw2: int, intid: int) -> str | None:
+        event, icid = dw1 & 0xFFFFFFFF, dw2 & 0xFFFF
+        tables = self._tables
+        device = await tables.device(dw0 >> 32)
         if device is None:
             return "mapti_unmapped_device"
-        if c.event >= 1 << device.bits:
+        if event >= 1 << device.bits:
             return "mapti_id_oor"
-        if not LPI_BASE <= intid < intid_limit(self._redistributors):
+        if not LPI_BASE <= intid < self._control.intid_limit:
             return "mapti_physicalid_oor"
-        key = event_key(c.device, c.event)
-        if key in self._events:
-            return None  # an existing mapping is kept
-        if self._control.events >= self._limits.events:
-            return "mapti_limit"
-        if c.icid not in self._collections:
-            refused = await self._make_collection(c.icid)
-            if refused is not None:
-                return refused
-        event = self._world.new(Event, c.device, c.event, intid, c.icid)
-        self._events[key] = event
-        device.events = added(device.events, c.event)
-        self._control.events += 1
-        self._tables.write_event(device, event, self._previous(device, c.event))
-        vcpu = self._vcpu(c.icid)
+        fault = await tables.event_fault(device, event, icid)
+        if fault is not None:
+            return fault or None
+        if not self._profile.holds_tables:
+            with self._lock:
+                tables.set_event(device, event, intid, icid, UNMAPPED)
+            return None
+        vcpu = await tables.vcpu(icid)
+        config = None
         if vcpu != UNMAPPED:
-            await self._attach(event, vcpu)
+            redistributor = self._redistributors[vcpu]
+            known = redistributor.find(intid)
+            if (known is None or not known.configured) and redistributor.port.enabled:
+                config = await self._ahead.config(redistributor, intid)
+        with self._lock:
+            lpi = tables.set_event(device, event, intid, icid, vcpu).lpi
+            if lpi is not None and config is not None:
+                self._configure(lpi, config)
         return None
 
-    async def _movi(self, c: Command) -> str | None:
-        event = self._events.get(event_key(c.device, c.event))
+    async def _movi(self, dw0: int, dw1: int, dw2: int, _dw3: int) -> str | None:
+        icid = DW2_ICID.get(dw2)
+        event = await self._tables.event(DW0_DEVICE.get(dw0), DW1_EVENT.get(dw1))
         if event is None:
             return "movi_unmapped_interrupt"
-        vcpu = self._vcpu(c.icid)
-        if event.lpi is None or vcpu == UNMAPPED:
+        old = await self._vcpu(event)
+        if old == UNMAPPED:
+            return "movi_unmapped_collection"  # whatever is the matter with the other one
+        new = await self._tables.vcpu(icid)
+        if new == UNMAPPED:
             return "movi_unmapped_collection"
-        event.icid = c.icid
-        device = self._devices[c.device]
-        self._tables.write_event(device, event, None)
-        await self._retarget(event, vcpu)
+        with self._lock:
+            self._tables.move_event(event, icid, new)
+            if event.lpi is None and old != new:
+                self._move_pending(event.intid, old, new)
         return None
 
-    async def _discard(self, c: Command) -> str | None:
-        key = event_key(c.device, c.event)
-        event = self._events.get(key)
-        if event is None or event.lpi is None:
+    async def _discard(self, dw0: int, dw1: int, _dw2: int, _dw3: int) -> str | None:
+        event = await self._tables.event(DW0_DEVICE.get(dw0), DW1_EVENT.get(dw1))
+        if event is None:
             return "discard_unmapped_interrupt"
-        self._events.pop(key)
-        self._unmap(event)
-        device = self._devices[c.device]
-        device.events = removed(device.events, c.event)
-        self._control.events -= 1
-        self._tables.erase_event(device, c.event, self._previous(device, c.event))
+        vcpu = await self._vcpu_if_known(event)
+        if vcpu == UNMAPPED:
+            return "discard_unmapped_interrupt"
+        with self._lock:
+            self._clear_pending(event.intid, vcpu)
+            self._tables.erase_event(event)
         return None
 
-    def _previous(self, device: Device, event: int) -> Event | None:
-        previous = before(device.events, event)
-        return None if previous is None else self._events[event_key(device.device, previous)]
+    # --- interrupts ------------------------------------------------------------------------------------------------
 
-    # --- interrupts ----------------------------------------------------------------------------------------------
-
-    async def _int(self, c: Command) -> str | None:
-        event = self._events.get(event_key(c.device, c.event))
-        if event is None or event.lpi is None:
+    async def _int(self, dw0: int, dw1: int, _dw2: int, _dw3: int) -> str | None:
+        event = await self._tables.event(dw0 >> 32, dw1 & 0xFFFFFFFF)
+        if event is None:
             return "int_unmapped_interrupt"
-        if not event.lpi.port.enabled:
-            return "int_lpis_off"
-        self._delivery.set_pending(event.lpi)
+        lpi = event.lpi
+        if lpi is None or not lpi.port.enabled:
+            try:
+                found = await self.route(event)
+            except TableFaultError:
+                return "int_unmapped_interrupt"
+            if isinstance(found, str):
+                return f"int_{found}"
+            lpi = found
+        with self._lock:
+            self._delivery.set_pending(lpi)
         return None
 
-    async def _clear(self, c: Command) -> str | None:
-        event = self._events.get(event_key(c.device, c.event))
-        if event is None or event.lpi is None:
+    async def route(self, event: Event) -> Lpi | str:
+        """The LPI that ``event`` makes pending now, with its configuration; or why it makes none:
+        ``unmapped_interrupt`` (its collection is not mapped), ``lpis_off`` (at its target, or beyond IDbits there)."""
+        vcpu = await self._vcpu(event)
+        if vcpu == UNMAPPED:
+            return "unmapped_interrupt"
+        redistributor = self._redistributors[vcpu]
+        if not redistributor.takes(event.intid):
+            return "lpis_off"
+        if event.lpi is not None:
+            return event.lpi
+        config = await redistributor.read_config(event.intid)
+        with self._lock:
+            lpi = redistributor.lpi(event.intid)
+            if config is not None:
+                configure(lpi, config)
+        return lpi
+
+    async def _clear(self, dw0: int, dw1: int, _dw2: int, _dw3: int) -> str | None:
+        event = await self._tables.event(DW0_DEVICE.get(dw0), DW1_EVENT.get(dw1))
+        if event is None:
             return "clear_unmapped_interrupt"
-        event.lpi.pending = False
+        vcpu = await self._vcpu_if_known(event)
+        if vcpu == UNMAPPED:
+            return "clear_unmapped_interrupt"
+        with self._lock:
+            self._clear_pending(event.intid, vcpu)
         return None
 
-    async def _inv(self, c: Command) -> str | None:
-        event = self._events.get(event_key(c.device, c.event))
+    async def _inv(self, dw0: int, dw1: int, _dw2: int, _dw3: int) -> str | None:
+        event = await self._tables.event(DW0_DEVICE.get(dw0), DW1_EVENT.get(dw1))
         if event is None:
             return "inv_unmapped_interrupt"
-        if event.lpi is not None:
-            await self._redistributors[event.lpi.port.vcpu].refresh(event.lpi)
+        vcpu = await self._vcpu(event)
+        if vcpu == UNMAPPED or not self._redistributors[vcpu].port.enabled:
+            return None  # read when it is mapped, or LPIs are enabled
+        redistributor = self._redistributors[vcpu]
+        if redistributor.find(event.intid) is None:
+            return None  # read when it becomes pending
+        config = await self._ahead.config(redistributor, event.intid)
+        lpi = redistributor.find(event.intid)
+        if config is not None and lpi is not None:
+            with self._lock:
+                self._configure(lpi, config)
         return None
 
-    async def _invall(self, c: Command) -> str | None:
-        vcpu = self._vcpu(c.icid)
+    async def _invall(self, _dw0: int, _dw1: int, dw2: int, _dw3: int) -> str | None:
+        if self._profile.invall_rescans_all:
+            for redistributor in self._redistributors:
+                await redistributor.refresh_all()
+            return None
+        vcpu = await self._tables.vcpu(DW2_ICID.get(dw2))
         if vcpu == UNMAPPED:
             return "invall_unmapped_collection"
         await self._redistributors[vcpu].refresh_all()
         return None
 
-    async def _movall(self, c: Command) -> str | None:
+    async def _movall(self, _dw0: int, _dw1: int, dw2: int, dw3: int) -> str | None:
+        source, target = self._profile.movall_rdbase.get(dw2), self._profile.movall_rdbase.get(dw3)
         cpus = len(self._redistributors)
-        if c.rdbase >= cpus or c.rdbase2 >= cpus:
+        if source >= cpus or target >= cpus:
             return "movall_procnum_oor"
-        if c.rdbase != c.rdbase2:
-            source, target = self._redistributors[c.rdbase], self._redistributors[c.rdbase2]
-            for lpi in [lpi for lpi in source if lpi.pending]:
-                await target.take(lpi)
-                source.forget_idle(lpi)
+        if source != target:
+            self._commit()
+            for intid in list(self._delivery.resting[source]):
+                with self._lock:
+                    self._move_pending(intid, source, target)
+                self._control.work += 1
+                await self._breathe()
         return None
 
-    async def _sync(self, c: Command) -> str | None:
+    async def _sync(self, _dw0: int, _dw1: int, _dw2: int, _dw3: int) -> str | None:
         return None  # every command has taken effect when the next one starts
 
-    # --- where events lead ---------------------------------------------------------------------------------------
+    # --- what they share -------------------------------------------------------------------------------------------
 
-    async def _attach(self, event: Event, vcpu: int) -> None:
+    async def _vcpu(self, event: Event) -> int:
+        """The PE that ``event`` leads to, UNMAPPED while its collection is not mapped."""
+        return event.lpi.port.vcpu if event.lpi is not None else await self._tables.vcpu(event.icid)
+
+    async def _vcpu_if_known(self, event: Event) -> int:
+        """The same for CLEAR and DISCARD: a collection whose entry can not be read is as one that is not mapped."""
+        try:
+            return await self._vcpu(event)
+        except TableFaultError:
+            return UNMAPPED
+
+    async def _configured(self, batch: list[Event], vcpu: int) -> None:
+        """Events that led nowhere lead to ``vcpu`` soon: the configuration that is not known yet is read."""
         redistributor = self._redistributors[vcpu]
-        lpi = redistributor.attach(event)
-        if not lpi.configured:
-            await redistributor.refresh(lpi)
-
-    def _detach(self, event: Event) -> None:
-        lpi = event.lpi
-        if lpi is not None:
-            redistributor = self._redistributors[lpi.port.vcpu]
-            redistributor.detach(event)
-            redistributor.forget_idle(lpi)
-
-    def _unmap(self, event: Event) -> None:
-        """The event goes for good; its LPI's pending state goes with the last event that leads to it."""
-        lpi = event.lpi
-        if lpi is not None and len(lpi.events) == 1:
-            lpi.pending = False
-        self._detach(event)
-
-    async def _retarget(self, event: Event, vcpu: int) -> None:
-        """The event leads to ``vcpu`` now; pending state goes along."""
-        lpi = event.lpi
-        if lpi is not None and lpi.port.vcpu == vcpu:
+        if not redistributor.port.enabled:
             return
-        was_pending = lpi is not None and lpi.pending
-        if lpi is not None and was_pending:
-            lpi.pending = False
-        self._detach(event)
-        await self._attach(event, vcpu)
-        if was_pending and event.lpi is not None:
-            self._delivery.set_pending(event.lpi)
+        for event in batch:
+            if event.lpi is None:
+                known = redistributor.find(event.intid)
+                if known is None or not known.configured:
+                    config = await self._ahead.config(redistributor, event.intid)
+                    if config is not None:
+                        configure(redistributor.lpi(event.intid), config)
+
+    def _configure(self, lpi: Lpi, config: int) -> None:
+        configure(lpi, config)
+        if lpi.pending:
+            self._delivery.offer(lpi)
+
+    def _move_pending(self, intid: int, source: int, target: int) -> None:
+        """Where ``target`` can not have it, because LPIs are off there or it is beyond IDbits, it stays."""
+        lpi = self._redistributors[source].find(intid)
+        if lpi is not None and lpi.pending and self._redistributors[target].takes(intid):
+            self._delivery.move(lpi, self._redistributors[target].lpi(intid))
+            self._redistributors[source].forget_idle(lpi)
+
+    def _clear_pending(self, intid: int, vcpu: int) -> None:
+        lpi = self._redistributors[vcpu].find(intid)
+        if lpi is not None:
+            self._delivery.clear(lpi)
+            self._redistributors[vcpu].forget_idle(lpi)
+
+    def store_pending(self) -> None:
+        """Bring the pending tables up to date with what commands made pending; posted, not committed.
+
+        The caller holds the spinlock.
+        """
+        dirty = self.dirty
+        changed: dict[tuple[int, int], list[Lpi]] = {}
+        while len(dirty):
+            lpi = dirty.popleft()
+            vcpu = lpi.port.vcpu
+            if self._redistributors[vcpu].marks(lpi):
+                changed.setdefault((vcpu, lpi.intid >> 3), []).append(lpi)
+            else:
+                self._redistributors[vcpu].forget_idle(lpi)
+        for (vcpu, index), lpis in changed.items():
+            self._redistributors[vcpu].store(index)
+            for lpi in lpis:
+                self._redistributors[vcpu].forget_idle(lpi)

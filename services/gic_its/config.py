@@ -19,10 +19,11 @@ class LimitsConfig(Section, kw_only=True):
 
 
 class ItsConfig(BaseConfig, kw_only=True):
-    """``ringmesh serve its``. ``cpus`` is the number of redistributors that each guest gets."""
+    """``ringmesh serve its``. ``cpus`` is the number of redistributors that each guest gets,
+    ``gic_profile`` the implementation that the ITS and they are."""
 
     listen: ListenConfig = msgspec.field(default_factory=lambda: ListenConfig(port=7103))
     admin: AdminConfig = msgspec.field(default_factory=lambda: AdminConfig(port=9104))
     cpus: Annotated[int, msgspec.Meta(ge=1, le=512)] = 8
-    profile: Literal["kvm"] = "kvm"
+    gic_profile: Literal["kvm", "qemu"] = "kvm"
     limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)

@@ -10,21 +10,26 @@ from services.gic_its.core import Its
 
 
 class DirectDma:
-    """DMA straight into guest memory."""
+    """DMA straight into guest memory: every write takes effect at once."""
 
     __slots__ = ("_memory",)
 
+    _memory: Final[Memory]
+
     def __init__(self, memory: Memory) -> None:
-        self._memory: Final = memory
+        self._memory = memory
 
     async def read(self, addr: int, length: int) -> bytes:
         return self._memory.read(addr, length)
 
-    def write(self, addr: int, data: bytes) -> None:
+    def write(self, addr: int, data: bytes | int) -> None:
         try:
-            self._memory.write(addr, data)
+            self._memory.write(addr, bytes(data))
         except MemoryFaultError:
             return  # posted: nobody waits for an answer
+
+    def commit(self) -> None:
+        """Nothing is kept back."""
 
 
 class DirectMmio:
@@ -32,8 +37,10 @@ class DirectMmio:
 
     __slots__ = ("_its",)
 
+    _its: Final[Its]
+
     def __init__(self, its: Its) -> None:
-        self._its: Final = its
+        self._its = its
 
     async def read(self, frame: str, offset: int, size: int) -> int:
         return self._its.read(frame, offset, size)

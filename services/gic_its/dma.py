@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from common.errors import LocalError, MemoryFaultError
@@ -18,8 +19,13 @@ class Dma(Protocol):
         """
         ...
 
-    def write(self, addr: int, data: bytes) -> None:
-        """A posted write; one that misses guest memory is dropped, as on a bus."""
+    def write(self, addr: int, data: bytes | int) -> None:
+        """A posted write, ``data`` as an int is that many zeros; one that misses guest memory is dropped, as on a
+        bus."""
+        ...
+
+    def commit(self) -> None:
+        """Everything that was written since the last time takes effect now, together with CREADR as it stands."""
         ...
 
 
@@ -31,12 +37,18 @@ class GuardedDma:
     """DMA of one ITS. A read that a reset overtakes raises SupersededError instead of giving its data, so no
     half-done command goes on in a state that is no longer its own."""
 
-    __slots__ = ("_control", "_dma", "write")
+    __slots__ = ("_control", "_dma", "commit", "write")
+
+    _dma: Final[Dma]
+    _control: Final[Control]
+    write: Final[Callable[[int, bytes | int], None]]
+    commit: Final[Callable[[], None]]
 
     def __init__(self, dma: Dma, control: Control) -> None:
-        self._dma: Final = dma
-        self._control: Final = control
-        self.write: Final = dma.write
+        self._dma = dma
+        self._control = control
+        self.write = dma.write
+        self.commit = dma.commit
 
     async def read(self, addr: int, length: int) -> bytes:
         generation = self._control.generation

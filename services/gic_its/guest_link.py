@@ -1,32 +1,58 @@
-"""One guest's ITS and the links that meet in it: MMIO, DMA and LPIs to the guest, MSIs from devices."""
+"""One guest's ITS and the links that meet in it: MMIO, DMA and LPIs to the guest, MSIs from devices.
+
+The ITS is there as long as the guest's link. What it was told is in guest memory, whole after every command, and its
+registers are known to the guest's VMM, which restores them over the next link: to this process or to another.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 
-from common.errors import RemoteError
+from common.errors import CallError, RemoteError
 from common.gic.registers import GITS_CWRITER
 from common.histogram import Histogram
 from common.runtime.clock import Clock
 from common.runtime.link import Link
 from common.virtio.depth import Depth
-from common.wire.messages import DmaData, Eoi, Lpi, Message, MmioDone, MmioRead, MmioWrite, Msi, MsiDone
+from common.wire.messages import (
+    Call,
+    DmaData,
+    Eoi,
+    Lpi,
+    Message,
+    MmioDone,
+    MmioRead,
+    MmioWrite,
+    Msi,
+    MsiDone,
+    Return,
+)
 from common.world import World
-from services.gic_its.commands import Limits
 from services.gic_its.core import Its
+from services.gic_its.dma import SupersededError
+from services.gic_its.held_tables import Limits
 from services.gic_its.profile import Profile
 from services.gic_its.remote_dma import RemoteDma
+from services.gic_its.uaccess import Uaccess
 
-#: MMIO writes of one guest that may be under way at a time (a vCPU has one).
-MAX_WRITES: Final = 512
+#: MMIO writes of one guest that may be under way at a time: one for each command of the longest queue.
+MAX_WRITES: Final = 32768
+#: VMM operations of one guest that may wait for their turn.
+MAX_CALLS: Final = 4096
 #: Events of one guest whose latency is being measured (unmapped ones linger; then all start over).
 MAX_ARRIVED: Final = 65536
 #: Refused MSIs of one guest whose reason is being looked up at a time; further ones are dropped and counted.
 MAX_LATE: Final = 1024
 #: Events of one guest whose refusal was logged; further ones are only counted.
 MAX_LOGGED: Final = 256
+#: DeviceIDs of one guest by which refused MSIs are counted; those of further ones are counted together.
+MAX_REFUSED: Final = 64
+#: What stands in the place of these further DeviceIDs.
+OTHER: Final = "other"
 #: DeviceIDs and EventIDs are 32 bits wide on the bus.
 ID_LIMIT: Final = (1 << 32) - 1
 
@@ -52,8 +78,9 @@ class GuestLink:
     """
 
     __slots__ = (
-        "_arrived", "_clock", "_dma", "_late", "_link", "_log", "_logged", "_sources", "_world", "_writes", "batches",
-        "depth", "down_since", "epoch", "guest", "its", "latencies", "stats",
+        "_arrived", "_calls", "_clock", "_dma", "_late", "_link", "_log", "_logged", "_sources", "_world", "_writes",
+        "batches", "count_refused", "depth", "down_since", "epoch", "guest", "its", "latencies", "refused", "stats",
+        "vmm",
     )  # fmt: skip
 
     def __init__(
@@ -75,13 +102,18 @@ class GuestLink:
         #: LPIs that a vCPU has not ended, as EOIs left them
         self.depth: Final = Depth()
         self.stats: Final = GuestLinkStats()
+        #: counts an MSI that was not taken, by its DeviceID in hexadecimal or OTHER
+        self.count_refused: Callable[[str], None] = lambda _device: None
+        #: what it was called with so far
+        self.refused: Final[set[str]] = set()
         self._world: Final = world
         self._clock: Final = clock
         self._log: Final = log
         self._link: Link | None = None
         #: When the link went down, in the clock's seconds; until the first link_up, when this was made.
         self.down_since = clock()
-        self._dma: Final = RemoteDma()
+        self._dma: Final = RemoteDma(self._creadr)
+        self._calls: Final[deque[Call]] = deque()
         self._sources: Final[dict[int, Source]] = {}
         self._arrived: Final[dict[int, float]] = {}
         self._logged: Final[set[tuple[int, int, str]]] = set()
@@ -90,11 +122,12 @@ class GuestLink:
         self.its: Final = Its(
             world, self._dma, cpus=cpus, deliver=self._deliver, done=self._done, profile=profile, limits=limits
         )
-        self.its.hold()
+        self.vmm: Final = Uaccess(self.its)
 
     def renew(self, epoch: int) -> None:
         """The guest started anew and knows of nothing that was set up here."""
         self.epoch = epoch
+        self._dma.detach()
         self.its.reset()
         self._arrived.clear()
         self._logged.clear()
@@ -106,9 +139,10 @@ class GuestLink:
         return self._link is not None
 
     def link_up(self, link: Link) -> None:
+        if self._link is not None:
+            self.link_down(self._link, "another took its place")
         self._link = link
         self._dma.attach(link)
-        self.its.resume()
 
     def link_frame(self, link: Link, message: Any) -> None:
         kind = type(message)
@@ -118,8 +152,10 @@ class GuestLink:
             self._dma.answer(message)
         elif kind is MmioRead:
             link.send(MmioDone(message.seq, self.its.read(message.frame, message.offset, message.size)))
-        else:
+        elif kind is MmioWrite:
             self._mmio_write(link, message)
+        else:
+            self._call(link, message)
 
     def link_batch(self, link: Link) -> None:
         """Nothing is kept back between frames."""
@@ -128,29 +164,61 @@ class GuestLink:
         if self._link is link:
             self._link = None
             self.down_since = self._clock()
-            self._dma.detach()
-            self.its.hold()
+            self._calls.clear()
+            self._dma.detach()  # first: what a half-done command wrote is not committed
+            self.its.reset()
+            self.its.resume()
+
+    def _creadr(self) -> int:
+        return self.its.registers.get("GITS_CREADR")
 
     def _mmio_write(self, link: Link, message: MmioWrite) -> None:
-        self.its.frame(message.frame, message.offset, message.size)  # refused here, not in the actor
         if self._writes >= MAX_WRITES:
             raise RemoteError("mmio_write", self._writes + 1, MAX_WRITES, "writes under way")
         self._writes += 1
-        self._world.spawn(f"mmio {self.guest}", self._write(link, message))
+        self.its.post(
+            message.frame,
+            message.offset,
+            message.size,
+            message.value,
+            partial(self._written, link, message, self._clock()),
+        )
 
-    async def _write(self, link: Link, message: MmioWrite) -> None:
-        started = self._clock()
-        try:
-            await self.its.mmio_write(message.frame, message.offset, message.size, message.value)
-        finally:
-            self._writes -= 1
+    def _written(self, link: Link, message: MmioWrite, started: float) -> None:
+        self._writes -= 1
         if message.offset == GITS_CWRITER and message.frame == "its":
             self.batches.observe(self._clock() - started)
-        link.send(MmioDone(message.seq, 0))
+        if self._link is link:
+            link.send(MmioDone(message.seq, 0))
 
     def _deliver(self, vcpu: int, intid: int, number: int) -> None:
-        if self._link is not None:
+        if self.its.control.in_slice:
+            self._dma.lpi(vcpu, intid, number)
+        elif self._link is not None:
             self._link.send(Lpi(vcpu, intid, number))
+
+    # --- the guest's VMM -------------------------------------------------------------------------------------------
+
+    def _call(self, link: Link, message: Call) -> None:
+        """An operation of the VMM: one after the other, in the order in which they came."""
+        if len(self._calls) >= MAX_CALLS:
+            raise RemoteError("call", len(self._calls) + 1, MAX_CALLS, "operations under way")
+        self._calls.append(message)
+        if len(self._calls) == 1:
+            self._world.spawn(f"vmm {self.guest}", self._answer_calls(link))
+
+    async def _answer_calls(self, link: Link) -> None:
+        while self._link is link and self._calls:
+            call = self._calls[0]
+            try:
+                answer = Return(call.seq, 0, await self.vmm.call(call.op, call.args))
+            except CallError as error:
+                answer = Return(call.seq, error.errno, f"{error.field}: {error.detail}")
+            except SupersededError:
+                return  # the link went down
+            if self._link is link:
+                self._calls.popleft()
+                link.send(answer)
 
     # --- devices ---------------------------------------------------------------------------------------------------
 
@@ -178,6 +246,7 @@ class GuestLink:
                 self._sources.pop(device)
             if self._late >= MAX_LATE:
                 self.stats.dropped_msis += 1
+                self._refuse(device)
                 return
             self._late += 1
             self._world.spawn(f"msi {self.guest}", self._msi_late(source, message))
@@ -191,10 +260,19 @@ class GuestLink:
         if not reason:
             self._sources[message.device] = source
             return
+        self._refuse(message.device)
         said = (message.device, message.event, reason)
         if said not in self._logged and len(self._logged) < MAX_LOGGED:
             self._logged.add(said)
             self._log("msi refused", guest=self.guest, device=message.device, event_id=message.event, reason=reason)
+
+    def _refuse(self, device: int) -> None:
+        name = f"{device:#x}"
+        if name not in self.refused:
+            if len(self.refused) >= MAX_REFUSED:
+                name = OTHER
+            self.refused.add(name)
+        self.count_refused(name)
 
     def _done(self, device: int, event: int, number: int) -> None:
         self.depth.seen(self.its.control.outstanding)

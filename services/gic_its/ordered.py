@@ -9,7 +9,7 @@ the whole set: a guest that maps 65,536 events one by one costs linear time.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Final
 
@@ -26,6 +26,8 @@ def _group(members: tuple[int, ...]) -> int:
 def _place(ids: Ids, value: int) -> tuple[int, tuple[int, ...]]:
     """Where the group of ``value`` is or belongs, and its members."""
     group = value >> BITS
+    if ids and ids[-1][0] >> BITS == group:  # ascending numbers are the usual case
+        return len(ids) - 1, ids[-1]
     at = bisect_left(ids, group, key=_group)
     return at, ids[at] if at < len(ids) and _group(ids[at]) == group else ()
 
@@ -49,30 +51,29 @@ def removed(ids: Ids, value: int) -> Ids:
     return ids[:at] + ((rest,) if rest else ()) + ids[at + 1 :]
 
 
+def without(ids: Ids, run: Sequence[int]) -> Ids:
+    """``ids`` without ``run``: members of one group that stand one after the other."""
+    at, old = _place(ids, run[0])
+    i = bisect_left(old, run[0])
+    rest = old[:i] + old[i + len(run) :]
+    return ids[:at] + ((rest,) if rest else ()) + ids[at + bool(old) :]
+
+
 def members(ids: Ids) -> Iterator[int]:
     """All members, ascending."""
     return chain.from_iterable(ids)
 
 
-def size(ids: Ids) -> int:
-    """The number of members."""
-    return sum(map(len, ids))
-
-
-def before(ids: Ids, value: int) -> int | None:
-    """The largest member below ``value``."""
+def neighbours(ids: Ids, value: int) -> tuple[int | None, int]:
+    """The largest member below ``value``; the distance from ``value`` to the next one above it, 0 if there is none."""
     at, group = _place(ids, value)
     i = bisect_left(group, value)
     if i:
-        return group[i - 1]
-    return ids[at - 1][-1] if at else None
-
-
-def distance(ids: Ids, value: int) -> int:
-    """From ``value`` to the next member above it, 0 if there is none."""
-    at, group = _place(ids, value)
-    i = bisect_left(group, value + 1)
+        previous: int | None = group[i - 1]
+    else:
+        previous = ids[at - 1][-1] if at else None
+    i += i < len(group) and group[i] == value
     if i < len(group):
-        return group[i] - value
+        return previous, group[i] - value
     at += bool(group)
-    return ids[at][0] - value if at < len(ids) else 0
+    return previous, ids[at][0] - value if at < len(ids) else 0

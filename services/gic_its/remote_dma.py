@@ -1,35 +1,47 @@
-"""DMA over the guest's link: reads are a frame and its answer, writes are posted in the same order."""
+"""DMA over the guest's link: reads are a frame and its answer, writes wait for the commit that they belong to."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from common.errors import MemoryFaultError, RemoteError
 from common.runtime.link import Link
 from common.wire.limits import MAX_DMA
-from common.wire.messages import DmaData, DmaRead, DmaWrite
+from common.wire.messages import DmaCommit, DmaData, DmaRead, Lpi
+
+#: Writes and LPIs of one frame of a commit.
+MAX_PARTS: Final = 2048
 
 
 class RemoteDma:
     """Guest memory at the other end of a link. While the link is down every read faults and writes are dropped.
 
-    There is one read under way for each MMIO write under way, which the GuestLink bounds.
+    ``creadr()`` is where the ITS stands; it changes between commands only. There is one read under way for each slice
+    of commands and each MMIO write under way, which the GuestLink bounds.
     """
 
-    __slots__ = ("_link", "_seq", "_waiting")
+    __slots__ = ("_creadr", "_link", "_lpis", "_said", "_seq", "_waiting", "_writes")
 
-    def __init__(self) -> None:
+    def __init__(self, creadr: Callable[[], int]) -> None:
+        self._creadr: Final = creadr
         self._link: Link | None = None
         self._seq = 0
+        #: CREADR as the guest knows it
+        self._said = 0
+        self._writes: list[tuple[int, bytes | int]] = []
+        self._lpis: list[tuple[int, int, int]] = []
         self._waiting: Final[dict[int, tuple[int, asyncio.Future[bytes | None]]]] = {}
 
     def attach(self, link: Link) -> None:
         self._link = link
+        self._said = 0
 
     def detach(self) -> None:
-        """The link is gone: whoever waits for an answer gets a fault."""
+        """The link is gone: whoever waits for an answer gets a fault, what was not committed is lost."""
         self._link = None
+        self._writes, self._lpis = [], []
         for _, future in self._waiting.values():
             if not future.done():
                 future.set_result(None)
@@ -48,6 +60,7 @@ class RemoteDma:
             raise RemoteError("dma_data.data", len(message.data or b""), length)
 
     async def read(self, addr: int, length: int) -> bytes:
+        self.commit()  # a command reads before it writes: what waits here are whole commands
         link = self._link
         if link is None:
             raise MemoryFaultError("addr", hex(addr), None, "the guest's link is down")
@@ -60,7 +73,35 @@ class RemoteDma:
             raise MemoryFaultError("addr", hex(addr), None, f"{length} bytes cannot be read")
         return data
 
-    def write(self, addr: int, data: bytes) -> None:
-        if self._link is not None:
-            for at in range(0, len(data), MAX_DMA):
-                self._link.send(DmaWrite(addr + at, data[at : at + MAX_DMA]))
+    def write(self, addr: int, data: bytes | int) -> None:
+        if self._link is None:
+            return
+        if isinstance(data, int) or len(data) <= MAX_DMA:
+            self._writes.append((addr, data))
+            return
+        for at in range(0, len(data), MAX_DMA):
+            self._writes.append((addr + at, data[at : at + MAX_DMA]))
+
+    def lpi(self, vcpu: int, intid: int, number: int) -> None:
+        """An LPI that a command delivers: it goes out with what the command did."""
+        self._lpis.append((vcpu, intid, number))
+
+    def commit(self) -> None:
+        link, creadr = self._link, self._creadr()
+        writes, lpis = self._writes, self._lpis
+        if link is None or not (writes or lpis or creadr != self._said):
+            return
+        self._writes, self._lpis = [], []
+        self._said = creadr
+        part: list[tuple[int, bytes | int]] = []
+        size = 0
+        for write in writes:
+            length = 0 if isinstance(write[1], int) else len(write[1])
+            if len(part) == MAX_PARTS or size + length > MAX_DMA:
+                link.send(DmaCommit(creadr, part, [], last=False))
+                part, size = [], 0
+            part.append(write)
+            size += length
+        for lpi in lpis[MAX_PARTS:]:
+            link.send(Lpi(*lpi))  # before CREADR has passed its command: it may come twice, and is not lost
+        link.send(DmaCommit(creadr, part, lpis[:MAX_PARTS]))

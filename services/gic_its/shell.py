@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from common.errors import RemoteError
@@ -11,10 +12,12 @@ from common.runtime.link import Link, LinkHandler
 from common.runtime.metrics import int_fields
 from common.runtime.service import Service
 from common.wire.messages import Hello, Message, Msi
-from services.gic_its.commands import Limits
 from services.gic_its.config import ItsConfig
 from services.gic_its.guest_link import GuestLink
+from services.gic_its.held_tables import Limits
 from services.gic_its.profile import PROFILES
+
+REFUSED: Final = "ringmesh_its_refused_msis_total"
 
 
 @dataclass(slots=True)
@@ -107,7 +110,7 @@ class ItsService(Service[ItsConfig]):
             hello.guest,
             hello.epoch,
             cpus=self.config.cpus,
-            profile=PROFILES[self.config.profile],
+            profile=PROFILES[self.config.gic_profile],
             limits=Limits(limits.devices, limits.collections, limits.events),
             clock=monotonic,
             log=self.log.warning,
@@ -116,7 +119,12 @@ class ItsService(Service[ItsConfig]):
         for prefix, text, stats in _counted(guest):
             self.metrics.counters_of(prefix, text, stats, guest=hello.guest)
         guest.batches, guest.latencies = self._batches, self._latencies
+        guest.count_refused = partial(self._count_refused, hello.guest)
         return guest
+
+    def _count_refused(self, guest: str, device: str) -> None:
+        text = "MSIs that the ITS did not take, by the DeviceID that they carried."
+        self.metrics.counter(REFUSED, text, guest=guest, device=device).value += 1
 
     def _drop_oldest(self) -> bool:
         """Forget the guest whose link has been down longest; False if all are up. Its counters go with it.
@@ -131,6 +139,8 @@ class ItsService(Service[ItsConfig]):
         for prefix, _, stats in _counted(gone):
             for field in int_fields(stats):
                 self.metrics.remove(f"ringmesh_{prefix}_{field}_total", guest=gone.guest)
+        for device in gone.refused:
+            self.metrics.remove(REFUSED, guest=gone.guest, device=device)
         self.log.warning("guest dropped for a new one", guest=gone.guest, down=round(monotonic() - gone.down_since, 3))
         return True
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from common.gic.commands import COMMANDS
+
 
 @dataclass(slots=True)
 class ItsStats:
@@ -11,7 +13,6 @@ class ItsStats:
 
     msis: int = 0
     delivered: int = 0
-    redelivered: int = 0
     coalesced: int = 0
     repeated: int = 0
     confirmed: int = 0
@@ -22,8 +23,11 @@ class ItsStats:
     stray_eois: int = 0
     config_faults: int = 0
     pending_faults: int = 0
+    pending_limit: int = 0
     cwriter_dropped: int = 0
     enables_refused: int = 0
+    creadr_writes: int = 0
+    unreadable_msis: int = 0
 
 
 @dataclass(slots=True)
@@ -50,6 +54,7 @@ class ErrorStats:
 
     unknown: int = 0
     unreadable: int = 0
+    table_fault: int = 0
     mapd_device_oor: int = 0
     mapd_ittsize_oor: int = 0
     mapd_limit: int = 0
@@ -69,3 +74,11 @@ class ErrorStats:
     movall_procnum_oor: int = 0
     int_unmapped_interrupt: int = 0
     int_lpis_off: int = 0
+
+
+_OP_FIELDS = {spec.op: f"command_{spec.name.lower()}" for spec in COMMANDS}
+
+
+def op_field(opcode: int) -> str:
+    """The field of CommandStats that counts the command with ``opcode``."""
+    return _OP_FIELDS[opcode]

@@ -1,125 +1,118 @@
-"""The tables in guest memory, written through in KVM's layout (revision 0) as mappings change.
+"""What commands and MSIs ask of the translation tables (IHI 0069 §5.2), wherever they are kept.
 
-The service's own state is what translates; the tables are there to be looked at, saved and restored. So they are only
-ever written, except that a DTE's or CTE's place is probed before use, as KVM does.
+Two things answer: :class:`services.gic_its.held_tables.HeldTables` (KVM: the ITS holds what is mapped, and writes it
+through) and :class:`services.gic_its.guest_tables.GuestTables` (QEMU: every use is a look at guest memory). What waits
+only looks; what changes something is a plain function and is called after all that a command needs has been read.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterator
+from typing import Protocol
 
-from common.errors import MemoryFaultError
-from common.gic.entries import ENTRY_SIZE, L1, NOT_MAPPED, PAGE, Cte, Dte, Ite
-from common.gic.registers import BASER_INDIRECT, BASER_PAGES, baser_address
-from common.registers import RegisterFile
-from common.world import Table
-from services.gic_its.dma import Dma
-from services.gic_its.ordered import before, distance
-from services.gic_its.state import UNMAPPED, Collection, Control, Device, Event
+from common.errors import LocalError
+from services.gic_its.state import Device, Event
+
+#: Why a command was skipped: a field of :class:`services.gic_its.stats.ErrorStats`.
+Kind = str
 
 
-class Tables:
-    """Places of entries, and their bytes."""
+class TableFaultError(LocalError):
+    """A table or an ITT does not lie in guest memory. Where the profile stalls, the command is tried again later."""
 
-    __slots__ = ("_collections", "_control", "_devices", "_dma", "_registers")
 
-    def __init__(
-        self,
-        dma: Dma,
-        registers: RegisterFile,
-        control: Control,
-        devices: Table[Device],
-        collections: Table[Collection],
-    ) -> None:
-        self._dma: Final = dma
-        self._registers: Final = registers
-        self._control: Final = control
-        self._devices: Final = devices
-        self._collections: Final = collections
+class Tables(Protocol):
+    """Devices, collections and events of one ITS. Each look raises TableFaultError where memory is missing."""
 
-    async def device_entry(self, device: int) -> int | None:
-        """Guest address of the DTE of ``device``; None where the table does not reach (IHI 0069 §5.2.2)."""
-        baser = self._registers.get("GITS_BASER0")
-        base, pages = baser_address(baser), BASER_PAGES.get(baser) + 1
-        offset = device * ENTRY_SIZE
-        if baser & BASER_INDIRECT:
-            slot = offset // PAGE
-            if slot >= pages * PAGE // ENTRY_SIZE:
-                return None
-            try:
-                level1 = L1.unpack(await self._dma.read(base + slot * ENTRY_SIZE, ENTRY_SIZE))
-            except MemoryFaultError:
-                return None
-            if not level1.valid:
-                return None
-            return await self._visible(level1.page + offset % PAGE)
-        if offset >= pages * PAGE:
-            return None
-        return await self._visible(base + offset)
+    async def place(self, device: int) -> int | None:
+        """Guest address of the entry of ``device``; None where the device table does not reach."""
+        ...
 
-    async def collection_fits(self, icid: int) -> bool:
-        """Whether the collection table is large enough for ``icid`` and lies in guest memory."""
-        baser = self._registers.get("GITS_BASER1")
-        if icid * ENTRY_SIZE >= self._collection_bytes(baser):
-            return False
-        return await self._visible(baser_address(baser) + icid * ENTRY_SIZE) is not None
+    async def device(self, device: int) -> Device | None:
+        """A mapped DeviceID."""
+        ...
 
-    async def _visible(self, addr: int) -> int | None:
-        try:
-            await self._dma.read(addr, ENTRY_SIZE)
-        except MemoryFaultError:
-            return None
-        return addr
+    async def event(self, device: int, event: int) -> Event | None:
+        """A mapped event of a mapped device."""
+        ...
 
-    @staticmethod
-    def _collection_bytes(baser: int) -> int:
-        return (BASER_PAGES.get(baser) + 1) * PAGE
+    async def vcpu(self, icid: int) -> int:
+        """The PE of a mapped collection, UNMAPPED for any other."""
+        ...
 
-    # --- write through -------------------------------------------------------------------------------------------
+    async def collection_place(self, icid: int) -> int | Kind:
+        """Guest address of the entry of ``icid``, or why there can be none."""
+        ...
 
-    def write_device(self, device: Device) -> None:
-        """``device`` was mapped (or is mapped still): its entry, and the one before it, which is chained to it."""
-        ids = self._control.devices
-        entry = Dte(True, device.itt, device.bits, distance(ids, device.device))
-        self._dma.write(device.dte, entry.pack())
-        self._chain_before(device.device)
+    async def event_fault(self, device: Device, event: int, icid: int) -> Kind | None:
+        """Why ``event`` of ``device`` cannot be mapped to ``icid``; None if it can, "" if it is to stay as it is."""
+        ...
 
-    def erase_device(self, device: Device) -> None:
-        """``device`` was taken out of ``control.devices``."""
-        self._dma.write(device.dte, bytes(ENTRY_SIZE))
-        self._chain_before(device.device)
+    def set_device(self, device: int, place: int, itt: int, bits: int, valid: bool) -> Kind | None:
+        """MAPD; events that the ITS holds are gone. Returns why it is refused."""
+        ...
 
-    def _chain_before(self, device: int) -> None:
-        ids = self._control.devices
-        previous = before(ids, device)
-        if previous is not None:
-            other = self._devices[previous]
-            self._dma.write(other.dte, Dte(True, other.itt, other.bits, distance(ids, previous)).pack())
+    def set_collection(self, icid: int, vcpu: int, place: int, valid: bool) -> None:
+        """MAPC; the collection's events are the caller's affair."""
+        ...
 
-    def write_event(self, device: Device, event: Event, previous: Event | None) -> None:
-        """``event`` was mapped or changed; ``previous`` is the one before it in the ITT."""
-        self._write_ite(device, event)
-        if previous is not None:
-            self._write_ite(device, previous)
+    def set_event(self, device: Device, event: int, intid: int, icid: int, vcpu: int) -> Event:
+        """MAPTI, MAPI: ``vcpu`` is the collection's PE or UNMAPPED."""
+        ...
 
-    def erase_event(self, device: Device, event: int, previous: Event | None) -> None:
-        """``event`` was taken out of ``device.events``."""
-        self._dma.write(device.itt + event * ENTRY_SIZE, bytes(ENTRY_SIZE))
-        if previous is not None:
-            self._write_ite(device, previous)
+    def move_event(self, event: Event, icid: int, vcpu: int) -> None:
+        """MOVI: ``vcpu`` is the PE of ``icid``. Pending state of an event that the ITS holds goes along."""
+        ...
 
-    def _write_ite(self, device: Device, event: Event) -> None:
-        entry = Ite(event.intid, event.icid, distance(device.events, event.event))
-        self._dma.write(device.itt + event.event * ENTRY_SIZE, entry.pack())
+    def erase_event(self, event: Event) -> None:
+        """DISCARD."""
+        ...
 
-    def write_collections(self, start: int = 0) -> None:
-        """The collection table from its entry ``start`` on, with the invalid entry that ends it."""
-        baser = self._registers.get("GITS_BASER1")
-        room = self._collection_bytes(baser) // ENTRY_SIZE
-        data = bytearray()
-        for icid in self._control.collections[start:room]:
-            vcpu = self._collections[icid].vcpu
-            data += Cte(True, NOT_MAPPED if vcpu == UNMAPPED else vcpu, icid).pack()
-        if len(self._control.collections) < room:
-            data += bytes(ENTRY_SIZE)
-        self._dma.write(baser_address(baser) + start * ENTRY_SIZE, bytes(data))
+    # Walks over events that the ITS holds, in batches, so that others get their turn; nothing where it holds none.
+
+    def batches(self) -> Iterator[list[Event]]: ...
+
+    def batches_of(self, icid: int) -> Iterator[list[Event]]:
+        """The events of a collection; an empty batch where many others were walked over."""
+        ...
+
+    def lost(self) -> Iterator[list[Event]]:
+        """Events whose collections went with their table, where there is a table again."""
+        ...
+
+    def batches_in(self, device: int) -> Iterator[list[Event]]: ...
+
+    def retarget(self, batch: list[Event], vcpu: int) -> None:
+        """The batch's collection leads to ``vcpu``; pending state goes along."""
+        ...
+
+    def strand(self, batch: list[Event]) -> None:
+        """The batch's collection is taken away: its events lead nowhere, and MAPC does not bring them back."""
+        ...
+
+    def forget(self, batch: list[Event]) -> None:
+        """A batch of one device's events is unmapped; what it made pending stays so."""
+        ...
+
+    def lose(self, batch: list[Event]) -> None:
+        """The batch's collections went with their table: its events lead nowhere."""
+        ...
+
+    # A table is taken away, or all of them at a reset. Nothing is written.
+
+    def free_devices(self) -> None:
+        """Forget every device; their events were forgotten."""
+        ...
+
+    def free_collections(self) -> None:
+        """Forget every collection; their events have lost them."""
+        ...
+
+    def drop(self) -> None:
+        """Forget everything; the redistributors are reset, too."""
+        ...
+
+
+def event_key(device: int, event: int) -> int:
+    """Key of a table of events."""
+    return device << 32 | event

@@ -12,10 +12,11 @@ from common.gic.lpi import config_byte
 from common.gic.registers import GITS_CREADR, GITS_CWRITER
 from common.memory import GuestMemory
 from common.runtime.world import AsyncWorld
-from services.gic_its.commands import Limits
 from services.gic_its.core import Its
 from services.gic_its.direct import DirectDma
 from services.gic_its.dma import Dma
+from services.gic_its.held_tables import Limits
+from services.gic_its.profile import KVM, Profile
 
 BASE, SIZE = 0x4200_0000, 0x120_0000
 QUEUE, QUEUE_PAGES = 0x4200_0000, 16
@@ -33,6 +34,7 @@ class Rig:
         dma: Callable[[GuestMemory], Dma] = DirectDma,
         limits: Limits | None = None,
         device_pages: int = 8,
+        profile: Profile = KVM,
     ) -> None:
         self.memory = GuestMemory(SIZE, BASE)
         self.taken: list[tuple[int, int, int]] = []
@@ -46,6 +48,7 @@ class Rig:
             cpus=cpus,
             deliver=lambda *lpi: self.taken.append(lpi),
             done=lambda *msi: self.done.append(msi),
+            profile=profile,
             limits=limits,
         )
 
@@ -53,10 +56,11 @@ class Rig:
         await self.its.mmio_write(frame, offset, size, value)
 
     async def read(self, offset: int, size: int = 8, frame: str = "its") -> int:
-        return await self.its.mmio_read(frame, offset, size)
+        return self.its.read(frame, offset, size)
 
     async def start(self, ptz: bool = True, enable: bool = True) -> None:
         """Registers as a guest programs them; every LPI enabled in the configuration table."""
+        await self.write(0x00, 0x13, 4, "gicd")
         self.memory.fill(CONFIG, 0xE000, config_byte(True))
         for cpu in range(self.cpus):
             frame = f"gicr{cpu}"
@@ -64,8 +68,8 @@ class Rig:
             await self.write(0x78, PENDING + cpu * 0x20000 | ptz << 62, frame=frame)
             await self.write(0x00, 1, 4, frame=frame)
         await self.write(0x80, 1 << 63 | QUEUE | QUEUE_PAGES - 1)
-        await self.write(0x100, 1 << 63 | DEVICES | self.device_pages - 1)
-        await self.write(0x108, 1 << 63 | COLLECTIONS)
+        await self.write(0x100, 1 << 63 | 2 << 8 | DEVICES | self.device_pages - 1)
+        await self.write(0x108, 1 << 63 | 2 << 8 | COLLECTIONS)
         await self.write(0x00, int(enable), 4)
         self.at = 0
 
@@ -78,7 +82,7 @@ class Rig:
     async def run(self, *commands: Command | bytes) -> None:
         self.queue(*commands)
         await self.write(GITS_CWRITER, self.at)
-        assert await self.read(GITS_CREADR) == self.at
+        assert await self.read(GITS_CREADR) & ~1 == self.at
 
     async def standard(self) -> None:
         """The set-up of kvm-unit-tests: devices 2 and 7, collections 3 and 2, 2/20 → 8195 → c3, 7/255 → 8196 → c2."""

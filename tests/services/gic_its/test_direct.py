@@ -13,7 +13,11 @@ async def test_dma_reads_writes_and_drops_what_misses() -> None:
     dma = DirectDma(GuestMemory(64, 0x1000))
     dma.write(0x1008, b"abc")
     assert await dma.read(0x1008, 3) == b"abc"
+    dma.write(0x1009, 2)
+    dma.commit()
+    assert await dma.read(0x1008, 3) == b"a\0\0"
     dma.write(0x2000, b"abc")
+    dma.write(0x2000, 3)
     with pytest.raises(MemoryFaultError):
         await dma.read(0x2000, 3)
 

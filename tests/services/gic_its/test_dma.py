@@ -8,12 +8,13 @@ from services.gic_its.state import Control
 
 
 class ResettingDma:
-    """A reset happens during each read."""
+    """A reset happens during each read; what is written and committed is noted."""
 
     def __init__(self, control: Control, fault: bool) -> None:
         self.control = control
         self.fault = fault
         self.resets = 1
+        self.seen: list[object] = []
 
     async def read(self, addr: int, length: int) -> bytes:
         self.control.generation += self.resets
@@ -21,8 +22,11 @@ class ResettingDma:
             raise MemoryFaultError("addr", addr)
         return bytes(length)
 
-    def write(self, addr: int, data: bytes) -> None:
-        return None
+    def write(self, addr: int, data: bytes | int) -> None:
+        self.seen.append((addr, data))
+
+    def commit(self) -> None:
+        self.seen.append("commit")
 
 
 @pytest.mark.parametrize("fault", [False, True])
@@ -38,3 +42,13 @@ async def test_a_read_that_a_reset_overtook_gives_nothing(fault: bool) -> None:
             await guarded.read(0, 8)
     else:
         assert await guarded.read(0, 8) == bytes(8)
+
+
+def test_writes_and_commits_go_through_in_order() -> None:
+    control = Control()
+    dma = ResettingDma(control, False)
+    guarded = GuardedDma(dma, control)
+    guarded.write(8, b"x")
+    guarded.write(16, 4)
+    guarded.commit()
+    assert dma.seen == [(8, b"x"), (16, 4), "commit"]

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gic_its.ordered import Ids, added, before, distance, members, removed, size
+from services.gic_its.ordered import Ids, added, members, neighbours, removed, without
 
 #: three groups, and both ends of each
 VALUES = st.integers(0, 8) | st.integers(250, 262) | st.integers(508, 520)
@@ -21,10 +21,23 @@ def test_like_a_set(steps: list[tuple[bool, int]], probe: int) -> None:
             ids = removed(ids, value)
             model.discard(value)
     assert tuple(members(ids)) == tuple(sorted(model))
-    assert size(ids) == len(model)
     assert all(ids)
-    assert before(ids, probe) == max((v for v in model if v < probe), default=None)
-    assert distance(ids, probe) == min((v - probe for v in model if v > probe), default=0)
+    previous = max((v for v in model if v < probe), default=None)
+    distance = min((v - probe for v in model if v > probe), default=0)
+    assert neighbours(ids, probe) == (previous, distance)
+
+
+@given(st.sets(VALUES, min_size=1), st.data())
+def test_a_run_of_one_group_goes_at_once(values: set[int], data: st.DataObject) -> None:
+    ids: Ids = ()
+    for value in values:
+        ids = added(ids, value)
+    group = data.draw(st.sampled_from(ids))
+    first = data.draw(st.integers(0, len(group) - 1))
+    run = group[first : data.draw(st.integers(first + 1, len(group)))]
+    rest = without(ids, run)
+    assert tuple(members(rest)) == tuple(sorted(values - set(run)))
+    assert all(rest)
 
 
 def test_what_changes_nothing_is_the_same_object() -> None:
