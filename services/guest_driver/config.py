@@ -44,6 +44,8 @@ class WorkloadConfig(Section, kw_only=True):
     map_op: Literal["set_map", "dma_map"] = "set_map"
     #: seconds between two INV commands to the ITS; 0 for none
     inv_seconds: Seconds = 0.25
+    #: seconds between two moves of an interrupt to another vCPU; 0 for none
+    affinity_seconds: Seconds = 0.5
     #: seconds between two censuses of the SCMI transport's messages (longer with more guests); 0 takes none
     census_seconds: Seconds = 0.02
     #: seconds that stopping waits for what is in flight

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from common.errors import CallError, LinkDownError
+from common.gic.saved import SavedIts
 from common.histogram import Histogram
 from common.memory import GuestMemory, MemoryKey
 from common.runtime.clock import monotonic, nanoseconds
@@ -62,7 +63,9 @@ class Guest:
         )  # fmt: skip
         #: device → its lines, by MSI event
         self._lines: Final = self._irq_lines()
-        self.its_link: Final = ItsLink(self.memory, self.vcpus, on_up=self._its_up)
+        self.its_link: Final = ItsLink(
+            self.world, self.memory, self.vcpus, cpus=config.vcpus, log=self.log.warning, on_refused=self._its_refused
+        )
         self.its: Final = ItsDriver(self.world, self.its_link, self.memory, self.layout.alloc, cpus=config.vcpus)
         self.scmi_bus: Final = PortBus(
             "scmi", self.scmi_port, raised=lambda irq: self._raised("scmi", irq.queue, irq.number),
@@ -75,11 +78,9 @@ class Guest:
             now_ns=nanoseconds,
         )  # fmt: skip
         self.agent: Final = self.scmi.agent
-        self._its_programmed = False
-        #: the ITS holds what the driver mapped; False from before it is programmed anew until that is done
-        self._its_whole = True
-        #: how often the ITS link came up: who programs the ITS again ends when there is a newer one
+        #: how often the ITS refused to be restored: who programs it again ends when there is a newer one
         self._its_turn = 0
+        self._moves = 0
         self._clients = [
             service.connect("scmi", config.scmi, self.scmi_bus, guest=name),
             service.connect("nic", config.nic, self.nic.bus, guest=name),
@@ -179,55 +180,57 @@ class Guest:
                 return
 
     async def _program_its(self) -> None:
-        """Tables, queue, mappings. What the driver has been asked for it remembers before it tells the ITS, so a
-        lost link costs one restore()."""
-        its, to_its = self.its, self._clients[3]
-        steps: list[Callable[[], Awaitable[None]]] = [its.start]
+        """Tables, queue, mappings. Where the ITS goes away meanwhile, its registers wait until it is back."""
+        its = self.its
+        await its.start()
         for lines in self._lines.values():
-            events = 1 << (len(lines) - 1).bit_length()
-            steps.append(partial(its.map_device, lines[0].device, events))
+            await its.map_device(lines[0].device, 1 << (len(lines) - 1).bit_length())
         for line in self.vcpus.lines:
-            steps.append(partial(its.map_event, line.device, line.event, line.intid, line.vcpu))
-            steps.append(partial(its.enable_lpi, line.device, line.event))
-        for step in steps:
-            try:
-                await step()
-            except LinkDownError as error:
-                self.log.warning("ITS is programmed again", error=str(error))
-                await self._until_done(to_its, its.restore)
-        self._its_programmed = True
+            await its.map_event(line.device, line.event, line.intid, line.vcpu)
+            await its.enable_lpi(line.device, line.event)
 
     # --- the ITS ------------------------------------------------------------------------------------------------------
 
-    def _its_up(self, restarted: bool) -> None:
+    def _its_refused(self) -> None:
+        """The VMM could not restore the ITS: the driver programs it, as one that comes out of a reset."""
         self._its_turn += 1
-        if self._its_programmed:
-            self._its_whole = self._its_whole and not restarted
-            self.world.spawn("its again", self._its_again(self._its_turn))
+        self.world.spawn("its again", self._its_again(self._its_turn))
 
     async def _its_again(self, turn: int) -> None:
-        """An ITS that is not as it was mapped is programmed anew; one that is goes on where the link broke."""
         while turn == self._its_turn:
-            whole = self._its_whole
             try:
-                await (self.its.resume() if whole else self.its.restore())
-            except LinkDownError:
-                return  # the next link_up begins again
+                await self.its.restore()
             except CallError as error:
-                if turn == self._its_turn:
-                    self._its_whole = False
-                    self.log.warning("ITS not programmed again yet", error=str(error))
-                    await asyncio.sleep(ITS_RETRY)
+                self.log.warning("ITS not programmed again yet", error=str(error))
+                await asyncio.sleep(ITS_RETRY)
             else:
-                if turn == self._its_turn:
-                    self._its_whole = True
-                    self.log.info("ITS link is back" if whole else "ITS programmed again")
+                self.log.info("ITS programmed again")
                 return
 
     async def inv(self) -> None:
         """One INV and SYNC, as a driver does that changed an LPI's configuration."""
         line = self._lines["scmi"][CMDQ]
         await self.its.inv(line.device, line.event)
+
+    async def restore_its(self, saved: SavedIts) -> None:
+        """Put a saved ITS in the place of this guest's; what the guest did since is done again.
+
+        Raises as :meth:`services.guest_driver.its_vmm.ItsVmm.restore`.
+        """
+        with self.vcpus.anywhere(self.config.vcpus):
+            await self.its.go_back(partial(self.its_link.vmm.restore, saved))
+
+    async def set_affinity(self, line: IrqLine, vcpu: int) -> None:
+        """Send an interrupt to another vCPU (Linux: irq_set_affinity). What is pending goes along."""
+        with self.vcpus.moving(line, vcpu):
+            await self.its.move_event(line.device, line.event, vcpu)
+
+    async def balance(self) -> None:
+        """Move one interrupt to the next vCPU, each in its turn, as a daemon that spreads them does."""
+        lines = self.vcpus.lines
+        line = lines[self._moves % len(lines)]
+        self._moves += 1
+        await self.set_affinity(line, (line.vcpu + 1) % self.config.vcpus)
 
     async def stop(self) -> None:
         """Let nobody into the agent's channels any more."""

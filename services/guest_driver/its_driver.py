@@ -1,16 +1,16 @@
 """The guest's side of the GIC ITS: LPI tables, ITS tables, command queue, mappings (IHI 0069 chapter 5).
 
-Done in Linux's order (drivers/irqchip/irq-gic-v3-its.c): redistributors get their LPI tables and EnableLPIs, the ITS
-its BASERs and command queue and is enabled, each vCPU gets a collection of its own. A command goes into the next
-32-byte slot; the slot before CREADR stays empty, or a full queue would look like an empty one; CWRITER is written
-once a batch, after a write barrier; the batch is done when CREADR has passed its end.
+Done in Linux's order (drivers/irqchip/irq-gic-v3.c, irq-gic-v3-its.c): the distributor lets group 1 through, the
+redistributors get their LPI tables and EnableLPIs, the ITS its BASERs and command queue and is enabled, each vCPU gets
+a collection of its own.
 
-What was mapped is remembered, so that :meth:`ItsDriver.restore` can program a fresh ITS after the old one died.
+What was mapped is remembered, so that :meth:`ItsDriver.restore` can program an ITS that lost it. As a rule none does:
+the VMM restores it, and the driver does not notice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,10 +36,16 @@ from common.gic.registers import (
     BASER_VALID,
     CTLR_ENABLED,
     CTLR_QUIESCENT,
+    GICD_CTLR,
+    GICD_CTLR_ARE,
+    GICD_CTLR_GRP0,
+    GICD_CTLR_GRP1,
     GICR_CTLR,
     GICR_CTLR_ENABLE_LPIS,
     GICR_PENDBASER,
     GICR_PROPBASER,
+    GICR_TYPER,
+    GICR_TYPER_LAST,
     GITS_BASER,
     GITS_BASERS,
     GITS_CTLR,
@@ -80,9 +86,10 @@ class ItsLayout:
 
 @dataclass(slots=True, frozen=True)
 class MappedDevice:
-    """One device as the driver mapped it: ITT address, number of EventID bits."""
+    """One device as the driver mapped it: address of its ITT and bytes of it, number of EventID bits."""
 
     itt: int
+    size: int
     bits: int
 
 
@@ -108,8 +115,9 @@ class TableState:
 class ItsDriver:
     """Driver of one ITS and the LPI tables of ``cpus`` redistributors. Collection n is vCPU n.
 
-    ``allocate`` gives the memory of every table. Calls may overlap; a mutex keeps batches whole. Each raises CallError
-    (ETIMEDOUT) when the ITS does not take a batch in time, ENXIO when it lacks what is needed.
+    ``allocate`` gives the memory of every table. Calls may overlap: their commands are queued in the order in which
+    they change what is mapped, and nobody waits for another's to run. Each raises CallError: ETIMEDOUT when the ITS
+    does not take a batch in time, ENXIO when it lacks what is needed.
     """
 
     __slots__ = (
@@ -167,12 +175,29 @@ class ItsDriver:
         await self._set_up()
 
     async def restore(self) -> None:
-        """Program a fresh ITS with everything that was mapped so far (Linux: its_restore_enable, then each mapping).
+        """Program an ITS that is as after a reset with everything that was mapped so far (Linux: its_restore_enable,
+        then each mapping).
 
         What was pending in the old one is gone; devices send again what was not confirmed.
         """
         self.stats.restores += 1
         await self._set_up()
+
+    async def go_back(self, restore: Callable[[], Awaitable[None]]) -> None:
+        """``restore()`` puts a saved ITS in the place of this one; then what was mapped and moved since is so again.
+
+        Raises what ``restore()`` raises; then nothing else has been done.
+        """
+        async with self._mutex:
+            await restore()
+            await self._queue.resync()
+            commands: list[Command] = []
+            for key in self._event_keys:
+                event = self._events[key]
+                commands += [_mapti(event), Command(op.MOVI, device=event.device, event=event.event, icid=event.vcpu)]
+            for vcpu in range(self._cpus):
+                commands += [Command(op.INVALL, icid=vcpu), Command(op.SYNC, rdbase=vcpu)]
+            await self._queue.run(commands)
 
     async def _set_up(self) -> None:
         async with self._mutex:
@@ -180,7 +205,10 @@ class ItsDriver:
             commands = [Command(op.MAPC, icid=vcpu, rdbase=vcpu, valid=1) for vcpu in range(self._cpus)]
             for device in self._device_ids:
                 mapped = self._devices[device]
-                self._memory.write(mapped.itt, bytes((1 << mapped.bits) * self._state.itt_entry))
+                size = (1 << mapped.bits) * self._state.itt_entry
+                if size > mapped.size:  # another ITS, with larger entries
+                    mapped = self._devices[device] = MappedDevice(self._allocate(size, ITT_ALIGN), size, mapped.bits)
+                self._memory.write(mapped.itt, bytes(size))
                 commands.append(_mapd(device, mapped, 1))
             commands.extend(_mapti(self._events[key]) for key in self._event_keys)
             for vcpu in range(self._cpus):
@@ -188,17 +216,16 @@ class ItsDriver:
                 commands.append(Command(op.SYNC, rdbase=vcpu))
             await self._queue.run(commands)
 
-    async def resume(self) -> None:
-        """The link is back and the ITS is the one from before: run again what the lost link cut off. One that has
-        been reset meanwhile (it gave this guest's place away) is programmed anew."""
-        if not await self._mmio.read("its", GITS_CTLR, 4) & CTLR_ENABLED:
-            await self.restore()
-            return
-        async with self._mutex:
-            await self._queue.run(())
+    async def _find_redistributors(self) -> None:
+        """Each vCPU must have one (Linux: gic_iterate_rdists)."""
+        for vcpu in range(self._cpus - 1):
+            if await self._mmio.read(f"gicr{vcpu}", GICR_TYPER, 8) & GICR_TYPER_LAST:
+                raise CallError("GICR_TYPER", ENXIO, f"{vcpu + 1} redistributors for {self._cpus} vCPUs")
 
     async def _program(self) -> None:
+        await self._find_redistributors()
         write = self._mmio.write
+        await write("gicd", GICD_CTLR, 4, GICD_CTLR_ARE | GICD_CTLR_GRP1 | GICD_CTLR_GRP0)
         await write("its", GITS_CTLR, 4, 0)
         deadline = self._world.deadline(self._layout.timeout)
         while not await self._mmio.read("its", GITS_CTLR, 4) & CTLR_QUIESCENT:
@@ -264,12 +291,13 @@ class ItsDriver:
                 raise LocalError(f"DeviceID {device:#x} is mapped already")
             if not 0 <= device < self._state.devices or not 0 < events <= 1 << self._state.event_bits:
                 raise CallError("MAPD", ENXIO, f"DeviceID {device:#x} with {events} events")
-            size = (1 << bits) * self._state.itt_entry
-            mapped = MappedDevice(self._allocate(max(size, ITT_ALIGN), ITT_ALIGN), bits)
+            size = max((1 << bits) * self._state.itt_entry, ITT_ALIGN)
+            mapped = MappedDevice(self._allocate(size, ITT_ALIGN), size, bits)
             self._memory.write(mapped.itt, bytes(size))
             self._devices[device] = mapped
             self._device_ids.append(device)
-            await self._queue.run([_mapd(device, mapped, 1)])
+            target = await self._queue.post([_mapd(device, mapped, 1)])
+        await self._queue.wait(target)
 
     async def map_event(self, device: int, event: int, intid: int, vcpu: int) -> None:
         """Map an event to LPI ``intid`` on ``vcpu`` (MAPTI, SYNC). The LPI stays disabled: see :meth:`enable_lpi`.
@@ -287,7 +315,8 @@ class ItsDriver:
             mapping = MappedEvent(device, event, intid, vcpu)
             self._events[key] = mapping
             self._event_keys.append(key)
-            await self._queue.run([_mapti(mapping), Command(op.SYNC, rdbase=vcpu)])
+            target = await self._queue.post([_mapti(mapping), Command(op.SYNC, rdbase=vcpu)])
+        await self._queue.wait(target)
 
     async def move_event(self, device: int, event: int, vcpu: int) -> None:
         """Send an event's LPI to another vCPU, pending state included (MOVI, SYNC)."""
@@ -296,7 +325,8 @@ class ItsDriver:
             self._check_vcpu(vcpu)
             self._events[_key(device, event)] = MappedEvent(device, event, mapping.intid, vcpu)
             move = Command(op.MOVI, device=device, event=event, icid=vcpu)
-            await self._queue.run([move, Command(op.SYNC, rdbase=mapping.vcpu)])
+            target = await self._queue.post([move, Command(op.SYNC, rdbase=mapping.vcpu)])
+        await self._queue.wait(target)
 
     async def unmap_event(self, device: int, event: int) -> None:
         """Forget an event, pending state included (DISCARD, SYNC)."""
@@ -304,9 +334,10 @@ class ItsDriver:
             mapping = self._mapping(device, event)
             self._events.pop(_key(device, event))
             self._event_keys.remove(_key(device, event))
-            await self._queue.run([
+            target = await self._queue.post([
                 Command(op.DISCARD, device=device, event=event), Command(op.SYNC, rdbase=mapping.vcpu),
             ])  # fmt: skip
+        await self._queue.wait(target)
 
     async def unmap_device(self, device: int) -> None:
         """Forget a device and all its events (MAPD with V = 0). Its ITT memory is not used again."""
@@ -319,31 +350,62 @@ class ItsDriver:
                 self._events.pop(key)
             self._devices.pop(device)
             self._device_ids.remove(device)
-            await self._queue.run([_mapd(device, mapped, 0)])
+            target = await self._queue.post([_mapd(device, mapped, 0)])
+        await self._queue.wait(target)
 
     async def enable_lpi(self, device: int, event: int, enabled: bool = True) -> None:
         """Write the configuration byte of the event's LPI and make the ITS read it (INV, SYNC)."""
         async with self._mutex:
             mapping = self._mapping(device, event)
             self._memory.write(self._config + mapping.intid - LPI_BASE, bytes([config_byte(enabled)]))
-            await self._queue.run(_inv(mapping))
+            target = await self._queue.post(_inv(mapping))
+        await self._queue.wait(target)
 
     async def inv(self, device: int, event: int) -> None:
         """Make the ITS read the configuration byte of the event's LPI again (INV, SYNC)."""
         async with self._mutex:
-            await self._queue.run(_inv(self._mapping(device, event)))
+            target = await self._queue.post(_inv(self._mapping(device, event)))
+        await self._queue.wait(target)
+
+    async def invall(self, vcpu: int) -> None:
+        """Make the ITS read the configuration of every LPI of ``vcpu`` again (INVALL, SYNC)."""
+        async with self._mutex:
+            self._check_vcpu(vcpu)
+            target = await self._queue.post([Command(op.INVALL, icid=vcpu), Command(op.SYNC, rdbase=vcpu)])
+        await self._queue.wait(target)
 
     async def raise_event(self, device: int, event: int) -> None:
         """Make the event's LPI pending by command (INT, SYNC): a test of the path without the device."""
+        await self._on_event(op.INT, device, event)
+
+    async def clear_event(self, device: int, event: int) -> None:
+        """Make the event's LPI not pending (CLEAR, SYNC)."""
+        await self._on_event(op.CLEAR, device, event)
+
+    async def movall(self, source: int, target: int) -> None:
+        """Move what is pending on one vCPU to another (MOVALL, SYNC of both). Mappings stay as they are."""
         async with self._mutex:
-            mapping = self._mapping(device, event)
-            await self._queue.run([Command(op.INT, device=device, event=event), Command(op.SYNC, rdbase=mapping.vcpu)])
+            self._check_vcpu(source)
+            self._check_vcpu(target)
+            end = await self._queue.post([
+                Command(op.MOVALL, rdbase=source, rdbase2=target),
+                Command(op.SYNC, rdbase=source), Command(op.SYNC, rdbase=target),
+            ])  # fmt: skip
+        await self._queue.wait(end)
 
     async def sync(self, vcpu: int = 0) -> None:
         """Everything before has taken effect at this vCPU's redistributor (SYNC)."""
         async with self._mutex:
             self._check_vcpu(vcpu)
-            await self._queue.run([Command(op.SYNC, rdbase=vcpu)])
+            target = await self._queue.post([Command(op.SYNC, rdbase=vcpu)])
+        await self._queue.wait(target)
+
+    async def _on_event(self, opcode: int, device: int, event: int) -> None:
+        async with self._mutex:
+            mapping = self._mapping(device, event)
+            command = Command(opcode, device=device, event=event)
+            target = await self._queue.post([command, Command(op.SYNC, rdbase=mapping.vcpu)])
+        await self._queue.wait(target)
 
     def _mapping(self, device: int, event: int) -> MappedEvent:
         mapping = self._events.get(_key(device, event))

@@ -6,11 +6,11 @@ empty one; CWRITER is written once a batch, after a write barrier; the batch is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from common.errors import BackpressureError, CallError
+from common.errors import CallError
 from common.gic.commands import COMMAND_SIZE, Command, encode
 from common.gic.registers import (
     ATTRIBUTES_ITS,
@@ -23,35 +23,34 @@ from common.gic.registers import (
     GITS_CWRITER,
     QUEUE_OFFSET,
 )
-from common.world import Deadline, Memory, World
+from common.world import Fifo, Memory, World
 
-#: Seconds after which a batch that CREADR has not passed counts as hung (Linux: one second).
+#: Seconds after which an ITS whose CREADR does not move counts as hung (Linux: one second).
 TIMEOUT: Final = 1.0
-#: Bytes of commands that may wait for a lost link to come back.
-BACKLOG: Final = 1 << 20
+#: Batches that CREADR has not passed; a further one waits. The ITS takes so many writes at a time and more.
+MAX_BATCHES: Final = 256
 ETIMEDOUT: Final = 110
 ENXIO: Final = 6
 
 
 class Mmio(Protocol):
-    """The guest's way to the ITS's registers. Either call raises LinkDownError if the ITS goes away meanwhile."""
+    """The guest's way to the registers of the ITS. While the ITS is away accesses wait, as those of a vCPU do whose
+    VMM is busy; they take effect in the order in which they were made."""
 
     async def read(self, frame: str, offset: int, size: int) -> int: ...
     async def write(self, frame: str, offset: int, size: int, value: int) -> None: ...
+    def post_write(self, frame: str, offset: int, size: int, value: int) -> None:
+        """Write without waiting until it took effect."""
+        ...
 
 
 @dataclass(slots=True)
 class QueueState:
-    """Byte offsets of the next free slot and of CREADR as last read.
-
-    ``cut`` holds the commands of a batch that has not been seen to end; ``unsure`` says that a lost link may have
-    taken its CWRITER write along.
-    """
+    """How far the driver has written the queue, and how far the ITS has read it as CREADR last said: bytes since the
+    queue was first programmed, which go on over its end. The queue begins where they are multiples of its size."""
 
     write: int = 0
     read: int = 0
-    cut: bytes = b""
-    unsure: bool = False
 
 
 @dataclass(slots=True)
@@ -67,9 +66,11 @@ class ItsDriverStats:
 
 
 class CommandQueue:
-    """``size`` bytes of commands at guest address ``base``. The caller serialises the batches."""
+    """``size`` bytes of commands at guest address ``base``. Any number of vCPUs may use it at once: their batches
+    stand in the queue, and CWRITER says so, in the order in which each got the lock."""
 
-    __slots__ = ("_base", "_memory", "_mmio", "_size", "_state", "_stats", "_timeout", "_world")
+    __slots__ = ("_base", "_batches", "_lock", "_look", "_memory", "_mmio", "_size", "_state", "_stats", "_timeout",
+                 "_world")  # fmt: skip
 
     def __init__(
         self, world: World, mmio: Mmio, memory: Memory, base: int, size: int, timeout: float, stats: ItsDriverStats
@@ -82,72 +83,107 @@ class CommandQueue:
         self._timeout: Final = timeout
         self._stats: Final = stats
         self._state: Final = world.new(QueueState)
+        #: Held by who puts commands into the queue.
+        self._lock: Final = world.mutex()
+        #: Held by who reads CREADR: an older value must not be taken for a newer one.
+        self._look: Final = world.mutex()
+        #: Where the batches end that CREADR has not passed.
+        self._batches: Final[Fifo[int]] = world.queue()
 
     async def program(self) -> None:
-        """Tell a disabled ITS where the queue is; it is empty then, and what was cut off is forgotten."""
+        """Tell a disabled ITS where the queue is; it is empty then. Whoever waits for what was in it waits no more."""
         pages = self._size // CBASER_PAGE - 1
         cbaser = CBASER_VALID | CBASER_ADDR.put(self._base) | CBASER_PAGES.put(pages) | ATTRIBUTES_ITS
-        await self._mmio.write("its", GITS_CBASER, 8, cbaser)
-        await self._mmio.write("its", GITS_CWRITER, 8, 0)
-        state = self._state
-        state.write = state.read = 0
-        state.cut, state.unsure = b"", False
+        async with self._lock, self._look:
+            await self._mmio.write("its", GITS_CBASER, 8, cbaser)
+            await self._mmio.write("its", GITS_CWRITER, 8, 0)
+            state = self._state
+            state.write += -state.write % self._size
+            self._passed(state.write)
+
+    async def resync(self) -> None:
+        """The ITS is an older one, and CWRITER is where it was then. What was queued since has run: nobody waits."""
+        async with self._lock, self._look:
+            cwriter = await self._mmio.read("its", GITS_CWRITER, 8) & QUEUE_OFFSET
+            state = self._state
+            state.write += (cwriter - state.write) % self._size
+            self._passed(state.write)
 
     async def run(self, commands: Sequence[Command]) -> None:
-        """Run a batch; returns when CREADR has passed its end. Raises CallError (ETIMEDOUT) if it does not.
+        """Queue a batch and wait until CREADR has passed its end. Raises CallError (ETIMEDOUT) where it does not move
+        for so long."""
+        await self.wait(await self.post(commands))
 
-        Where a LinkDownError cuts a batch off, the next call runs it again first; an empty one does, too. Raises
-        BackpressureError if more than BACKLOG bytes were cut off.
-        """
+    async def post(self, commands: Sequence[Command]) -> int:
+        """Queue a batch and say so to the ITS; returns what :meth:`wait` waits for. Waits only for room, and raises
+        CallError (ETIMEDOUT) where there comes none."""
+        data = b"".join(encode(command) for command in commands)
+        state, step = self._state, self._size // 2
+        async with self._lock:
+            for at in range(0, len(data), step):
+                await self._put(data[at : at + step])
+            self._stats.batches += bool(data)
+            return state.write
+
+    async def wait(self, target: int) -> None:
+        """Wait until the ITS has run what was queued up to ``target``. Raises CallError (ETIMEDOUT)."""
         state = self._state
-        data = state.cut + b"".join(encode(command) for command in commands)
-        if not data:
-            return
-        if len(data) > BACKLOG:
-            raise BackpressureError(f"{len(data)} bytes of ITS commands wait for a link")
-        state.cut = data
-        if state.unsure:
-            state.write = await self._mmio.read("its", GITS_CWRITER, 8) & QUEUE_OFFSET
-            state.read = await self._mmio.read("its", GITS_CREADR, 8) & QUEUE_OFFSET
-        state.unsure = True
-        for at in range(0, len(data), self._size // 2):
-            try:
-                await self._post(data[at : at + self._size // 2])
-            except CallError:
-                state.cut = b""  # the ITS hangs and the caller knows: nothing is run behind its back
-                raise
-        state.cut, state.unsure = b"", False
-        self._stats.batches += 1
+        await self._until(lambda: state.read >= target)
 
-    async def _post(self, data: bytes) -> None:
-        """Put at most half a queue of commands into it and wait until the ITS has run them."""
+    async def _put(self, data: bytes) -> None:
+        """Put at most half a queue of commands into it."""
         state, size = self._state, self._size
-        deadline = self._world.deadline(self._timeout)
-        while (state.read - state.write - COMMAND_SIZE) % size < len(data):
+        if not self._has_room(len(data)):
             self._stats.queue_full += 1
-            await self._read_creadr(deadline)
-        first = size - state.write
-        self._memory.write(self._base + state.write, data[:first])
-        if len(data) > first:
-            self._memory.write(self._base, data[first:])
+            await self._until(lambda: self._has_room(len(data)))
+        at = state.write % size
+        self._memory.write(self._base + at, data[: size - at])
+        if len(data) > size - at:
+            self._memory.write(self._base, data[size - at :])
         if self._world.wmb is not None:
             self._world.wmb()  # the commands must be in memory before CWRITER says so
-        state.write = (state.write + len(data)) % size
+        state.write += len(data)
+        self._batches.append(state.write)
         self._stats.commands += len(data) // COMMAND_SIZE
-        await self._mmio.write("its", GITS_CWRITER, 8, state.write)
-        while state.read != state.write:
-            await self._read_creadr(deadline)
+        self._mmio.post_write("its", GITS_CWRITER, 8, state.write % size)
+
+    def _has_room(self, length: int) -> bool:
+        free = self._size - COMMAND_SIZE - (self._state.write - self._state.read)
+        return length <= free and len(self._batches) < MAX_BATCHES
+
+    def _passed(self, read: int) -> None:
+        """The ITS has read up to ``read``."""
+        self._state.read = read
+        while len(self._batches) and next(iter(self._batches)) <= read:
+            self._batches.popleft()
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        """Look where CREADR stands until that is where ``holds`` wants it; others run between two looks."""
+        state = self._state
+        deadline = self._world.deadline(self._timeout)
+        while not holds():
+            before = state.read
+            access = self._world.deadline(self._timeout)
+            async with self._look:
+                if not holds():
+                    await self._read_creadr()
+            held_up = access.expired  # the ITS was away, and could not have moved
+            access.cancel()
+            if holds():
+                break
+            if state.read != before or held_up:
+                deadline.cancel()
+                deadline = self._world.deadline(self._timeout)
+            elif deadline.expired:
+                self._stats.timeouts += 1
+                raise CallError("CREADR", ETIMEDOUT, f"no progress in {self._timeout} s")
+            await self._world.relax()
         deadline.cancel()
 
-    async def _read_creadr(self, deadline: Deadline) -> None:
-        """Look where CREADR stands; if the queue is not empty yet, let others run."""
+    async def _read_creadr(self) -> None:
         self._stats.creadr_polls += 1
-        self._state.read = await self._mmio.read("its", GITS_CREADR, 8) & QUEUE_OFFSET
-        if self._state.read != self._state.write:
-            await self._pause(deadline, "CREADR")
-
-    async def _pause(self, deadline: Deadline, what: str) -> None:
-        if deadline.expired:
-            self._stats.timeouts += 1
-            raise CallError(what, ETIMEDOUT, f"no progress in {self._timeout} s")
-        await self._world.relax()
+        creadr = await self._mmio.read("its", GITS_CREADR, 8) & QUEUE_OFFSET
+        state = self._state
+        moved = (creadr - state.read) % self._size
+        if moved <= state.write - state.read:  # it cannot pass CWRITER: a broken ITS does not move
+            self._passed(state.read + moved)

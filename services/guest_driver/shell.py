@@ -1,7 +1,7 @@
 """The guest as a service: some guests, their workloads, and the routes that start and stop them.
 
 The routes under ``/tracing`` are described in :mod:`services.guest_driver.tracing`, ``/holds`` and ``/map`` in
-:mod:`services.guest_driver.hold_routes`.
+:mod:`services.guest_driver.hold_routes`, those under ``/its`` in :mod:`services.guest_driver.its_routes`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from services.guest_driver.config import GuestConfig
 from services.guest_driver.guest import Guest
 from services.guest_driver.guest_nic import memory_needed
 from services.guest_driver.hold_routes import Held, HoldRequest, HoldRoutes, MapRequest
+from services.guest_driver.its_routes import ItsRoutes, RestoreRequest, SaveRequest, Vmm
 from services.guest_driver.net import queue_names
 from services.guest_driver.net_ledger import TRAILER_BYTES
 from services.guest_driver.scmi_census import PLACES
@@ -74,6 +75,7 @@ class GuestService(Service[GuestConfig]):
             load.join(self.loads[(number + 1) % len(self.loads)])
         self._serve_tracing()
         self._serve_holds()
+        self._serve_its()
         self.ready_when("guests are not up", lambda: self._up)
         self._measure()
         self.world.spawn("bring-up", self._bring_up())
@@ -141,6 +143,13 @@ class GuestService(Service[GuestConfig]):
         self.admin.get("/holds", routes.state)
         self.admin.post("/holds", routes.arm, HoldRequest)
         self.admin.post("/map", routes.change_map, MapRequest)
+
+    def _serve_its(self) -> None:
+        vmms = {guest.name: Vmm(guest.its_link.vmm.save, guest.restore_its) for guest in self.guests}
+        routes = ItsRoutes(vmms, lambda: self._up)
+        self.admin.get("/its/dump", routes.dump, guarded=True)
+        self.admin.post("/its/save", routes.save, SaveRequest)
+        self.admin.post("/its/restore", routes.restore, RestoreRequest)
 
     # --- metrics ------------------------------------------------------------------------------------------------------
 
@@ -213,3 +222,4 @@ class GuestService(Service[GuestConfig]):
                 )
             self.metrics.counters_of("guest_nic", "Network driver", guest.nic.stats, guest=guest.name)
             self.metrics.counters_of("its_driver", "ITS driver", guest.its.stats, guest=guest.name)
+            self.metrics.counters_of("its_link", "Link to the ITS", guest.its_link.stats, guest=guest.name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,6 +33,8 @@ class IrqLine:
     repeated: int = 0
     #: handlers that failed: the device broke its ring
     failed: int = 0
+    #: vCPUs that it is being moved away from, and where it may still arrive
+    leaving: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -68,6 +71,26 @@ class Vcpus:
     def lines(self) -> list[IrqLine]:
         return list(self._lines.values())
 
+    @contextmanager
+    def moving(self, line: IrqLine, vcpu: int) -> Iterator[None]:
+        """The line goes to another vCPU; as long as the block runs, or if it fails, it may still arrive at the old
+        one. Blocks that overlap end in the order in which they began."""
+        line.leaving, line.vcpu = (*line.leaving, line.vcpu), vcpu
+        yield
+        line.leaving = line.leaving[1:]
+
+    @contextmanager
+    def anywhere(self, vcpus: int) -> Iterator[None]:
+        """As long as the block runs every line may arrive at any of ``vcpus`` vCPUs: the ITS is an older one."""
+        lines = self.lines
+        for line in lines:
+            line.leaving = (*range(vcpus), *line.leaving)
+        try:
+            yield
+        finally:
+            for line in lines:
+                line.leaving = line.leaving[vcpus:]
+
     def raised(self, line: IrqLine, number: int) -> None:
         """The device's port asked for interrupt ``number`` of ``line``."""
         if line.raised == line.taken:
@@ -77,7 +100,7 @@ class Vcpus:
     def take(self, vcpu: int, intid: int, number: int) -> bool:
         """An LPI arrived: acknowledge it and run its handler. False if it is none of ours (do not end it)."""
         line = self._lines.get(intid)
-        if line is None or line.vcpu != vcpu or number > line.raised:
+        if line is None or (vcpu != line.vcpu and vcpu not in line.leaving) or number > line.raised:
             self.corrupted += 1
             return False
         if number <= line.taken:

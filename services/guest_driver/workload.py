@@ -72,6 +72,8 @@ class Workload:
             self._tasks.append(spawn(self._every(config.map_seconds, self._change_map)))
         if config.inv_seconds:
             self._tasks.append(spawn(self._every(config.inv_seconds, self.guest.inv)))
+        if config.affinity_seconds:
+            self._tasks.append(spawn(self._every(config.affinity_seconds, self.guest.balance)))
 
     async def stop(self) -> None:
         """Send no more, wait for what is in flight, settle the books; raises what a task of the load died of."""

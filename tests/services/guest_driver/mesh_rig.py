@@ -78,7 +78,9 @@ class Mesh:
     """``services[name]`` is what runs now; :meth:`kill` drops its links without a drain."""
 
     def __init__(self, **workload: Any) -> None:
-        self.workload = {"map_seconds": 0.05, "inv_seconds": 0.05, "scmi_workers": 2, "net_window": 32} | workload
+        self.workload = {
+            "map_seconds": 0.05, "inv_seconds": 0.05, "affinity_seconds": 0.05, "scmi_workers": 2, "net_window": 32,
+        } | workload  # fmt: skip
         self.backend = BackendConfig()
         self.guests = 1
         self.pairs = 1

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from common.errors import CallError, LinkDownError, LocalError
+from common.gic.walk import walk
 from common.virtio.features import Status
 from services.guest_driver import guest as guest_module
 from services.guest_driver.guest import FIRST_LPI
@@ -25,7 +26,7 @@ async def no_mesh_is_left() -> AsyncIterator[None]:
 
 @pytest.fixture
 async def mesh() -> AsyncIterator[Mesh]:
-    made = Mesh(map_seconds=0.0, inv_seconds=0.0, scmi_workers=1)
+    made = Mesh(map_seconds=0.0, inv_seconds=0.0, affinity_seconds=0.0, scmi_workers=1)
     await made.start()
     yield made
     assert await made.stop() == [0] * len(made.services)
@@ -55,6 +56,56 @@ async def test_bring_up(mesh: Mesh) -> None:
     books = guest.vcpus.close()
     assert (books.lost, books.duplicated, books.corrupted) == (0, 0, 0)
     await within(guest.inv())
+
+
+async def test_interrupts_move_between_vcpus_under_traffic(mesh: Mesh) -> None:
+    guest = mesh.guest
+    moves = 0
+
+    async def move() -> None:
+        nonlocal moves
+        while True:
+            await asyncio.gather(*(guest.balance() for _ in range(3)))
+            moves += 3
+
+    task = asyncio.get_running_loop().create_task(move())
+    for n in range(6):
+        await echo(mesh)
+        if n == 3:
+            mesh.cut("its")
+    task.cancel()
+    await asyncio.wait([task])
+    await until(guest.vcpus.settled)
+    books = guest.vcpus.close()
+    assert (books.lost, books.duplicated, books.corrupted) == (0, 0, 0)
+    assert moves > 10
+    line = guest.vcpus.lines[1]
+    before = line.delivered
+    await within(guest.set_affinity(line, 3))
+    assert (line.vcpu, line.leaving) == (3, ())
+    await echo(mesh)
+    assert line.delivered >= before
+
+
+async def test_an_older_its_is_brought_to_where_the_guest_is(mesh: Mesh) -> None:
+    """`ringmesh its restore` under traffic: what moved since the save moves again, and nobody waits for ever."""
+    guest = mesh.guest
+    saved = await within(guest.its_link.vmm.save())
+    for _ in range(3):
+        for _ in range(7):
+            await within(guest.balance())
+        task = asyncio.get_running_loop().create_task(guest.balance())
+        await echo(mesh)
+        await within(guest.restore_its(saved))
+        await within(task)
+        await echo(mesh)
+    await until(guest.vcpus.settled)
+    books = guest.vcpus.close()
+    assert (books.lost, books.duplicated, books.corrupted) == (0, 0, 0)
+    assert all(line.leaving == () for line in guest.vcpus.lines)
+    now = walk(await within(guest.its_link.vmm.save()))
+    where = {(d.device, e.event): e.icid for d in now.devices for e in d.events}
+    assert where == {(line.device, line.event): line.vcpu for line in guest.vcpus.lines}
 
 
 async def test_maps_change_under_traffic(mesh: Mesh) -> None:
@@ -124,13 +175,62 @@ async def test_the_map_in_force_stays_known_while_the_vmm_cannot_reach_the_nic(m
 
 
 async def test_the_its_restarts(mesh: Mesh) -> None:
+    """The VMM restores it; the driver does not notice."""
     guest = mesh.guest
+    commands = guest.its.stats.commands
     await mesh.restart("its")
-    await until(lambda: guest.its.stats.restores == 1)
+    await until(lambda: guest.its_link.stats.restores == 1)
     await echo(mesh)
     mesh.cut("its")
+    await until(lambda: guest.its_link.stats.restores == 2)
     await echo(mesh)
-    assert guest.its.stats.restores == 1, "the same ITS goes on where it was"
+    assert (guest.its.stats.restores, guest.its_link.stats.restore_refused) == (0, 0)
+    assert guest.its.stats.commands == commands
+    its = mesh.services["its"].guests["guest0"].its
+    assert its.control.events == len(guest.vcpus.lines)
+    await within(guest.inv())
+    await until(guest.vcpus.settled)
+    books = guest.vcpus.close()
+    assert (books.lost, books.duplicated, books.corrupted) == (0, 0, 0)
+
+
+async def test_the_its_goes_away_under_commands(mesh: Mesh) -> None:
+    """Restarts and broken links while vCPUs queue commands: each returns, in its time, as if nothing had been."""
+    guest = mesh.guest
+    line = guest.vcpus.lines[0]
+    done = 0
+
+    async def commands() -> None:
+        nonlocal done
+        while done < 400:
+            await guest.its.enable_lpi(line.device, line.event)
+            done += 1
+
+    tasks = [asyncio.get_running_loop().create_task(commands()) for _ in range(3)]
+    for round_ in range(6):
+        before = done
+        await until(lambda before=before: done > before + 5)  # type: ignore[misc]
+        if round_ % 2:
+            await mesh.restart("its")
+        else:
+            mesh.cut("its")
+    for task in tasks:
+        await within(task)
+    stats = guest.its.stats
+    assert (stats.restores, stats.timeouts, guest.its_link.stats.restores) == (0, 0, 6)
+    assert guest.its_link.stats.posted_done == guest.its_link.stats.posted
+    await echo(mesh)
+    assert mesh.services["its"].guests["guest0"].its.control.events == len(guest.vcpus.lines)
+
+
+async def test_a_saved_its_is_restored_into_the_running_guest(mesh: Mesh) -> None:
+    guest = mesh.guest
+    vmm = guest.its_link.vmm
+    saved = await within(vmm.save())
+    await echo(mesh)
+    mesh.services["its"].guests["guest0"].its.reset()
+    await within(vmm.restore(saved))
+    await echo(mesh)
     await until(guest.vcpus.settled)
     books = guest.vcpus.close()
     assert (books.lost, books.duplicated, books.corrupted) == (0, 0, 0)
@@ -226,31 +326,44 @@ async def test_a_refused_map_is_the_callers_to_hear_of(mesh: Mesh) -> None:
     assert caught.value.errno == errno.EINVAL
 
 
-async def test_an_its_that_is_half_programmed_is_programmed_again_whoever_notices(
+async def test_an_its_that_refuses_is_programmed_by_the_driver(mesh: Mesh) -> None:
+    """Tables that cannot be restored: garbage behind the collections."""
+    guest = mesh.guest
+    collections = guest.its._tables[1]
+    await mesh.stop("its")
+    table = guest.memory.read(collections, 16)
+    guest.memory.write(collections, table[:8] + table[:8])
+    await mesh.start("its")
+    await until(lambda: guest.its_link.stats.restore_refused == 1)
+    await until(lambda: guest.its.stats.restores == 1)
+    await within(guest.inv())
+    await echo(mesh)
+    its = mesh.services["its"].guests["guest0"].its
+    assert its.control.events == len(guest.vcpus.lines)
+    mesh.cut("its")
+    await until(lambda: guest.its_link.stats.restores == 1)
+    await echo(mesh)
+
+
+async def test_an_its_that_does_not_take_its_programming_is_programmed_again(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The link breaks while one task waits to try again: the next one goes on, for both."""
-    tries: list[str] = []
+    """And by nobody any more where it has refused to be restored once more meanwhile."""
+    tries: list[int] = []
 
     async def restore(_its: ItsDriver) -> None:
-        tries.append("restore")
-        if len(tries) == 1:
-            raise CallError("CREADR", errno.ETIMEDOUT, "no progress")
-
-    async def resume(_its: ItsDriver) -> None:
-        tries.append("resume")
-        if len(tries) == 3:
+        tries.append(guest._its_turn)
+        if len(tries) in (1, 3):
             raise CallError("CREADR", errno.ETIMEDOUT, "no progress")
 
     monkeypatch.setattr(ItsDriver, "restore", restore)
-    monkeypatch.setattr(ItsDriver, "resume", resume)
     monkeypatch.setattr(guest_module, "ITS_RETRY", 0.05)
     guest, actors = mesh.guest, mesh.guest.world.actors
-    guest._its_up(True)
-    await until(lambda: tries)
-    guest._its_up(False)
+    guest._its_refused()
     await until(lambda: guest.world.actors == actors)
-    assert tries == ["restore", "restore"]
-    guest._its_up(False)
+    assert tries == [1, 1]
+    guest._its_refused()
+    await until(lambda: len(tries) == 3)
+    guest._its_refused()
     await until(lambda: guest.world.actors == actors)
-    assert tries[2:] == ["resume", "restore"], "one that does not go on is not as it was mapped"
+    assert tries == [1, 1, 2, 3]

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import CallError, LinkDownError, LocalError
+from common.errors import CallError, LocalError
 from common.memory import GuestMemory
 from common.runtime.world import AsyncWorld
 from services.gic_its.core import Its
 from services.gic_its.direct import DirectDma
+from services.gic_its.profile import KVM, QEMU
 from services.guest_driver.its_driver import ItsDriver, ItsLayout
 
 
 class Platform:
-    """Memory, an ITS that can be replaced, and a driver; accesses count down to a lost link if told to."""
+    """Memory, an ITS that can be replaced, and a driver."""
 
     def __init__(self, cpus: int = 2, layout: ItsLayout | None = None) -> None:
         self.world = AsyncWorld()
@@ -24,8 +27,7 @@ class Platform:
         self.taken: list[tuple[int, int, int]] = []
         self.done: list[tuple[int, int, int]] = []
         self.cpus = cpus
-        self.left = -1
-        self.answered = True
+        self.profile = KVM
         self.its = self.fresh()
         self.driver = ItsDriver(self.world, self, self.memory, self.allocate, cpus=cpus, layout=layout)
 
@@ -34,6 +36,7 @@ class Platform:
             self.world,
             DirectDma(self.memory),
             cpus=self.cpus,
+            profile=self.profile,
             deliver=lambda *lpi: self.taken.append(lpi),
             done=lambda *msi: self.done.append(msi),
         )
@@ -45,21 +48,14 @@ class Platform:
         self.memory.check(addr, size)
         return addr
 
-    def _count(self) -> bool:
-        self.left -= 1
-        return self.left == 0
-
     async def read(self, frame: str, offset: int, size: int) -> int:
-        if self._count():
-            raise LinkDownError("mmio")
         return self.its.read(frame, offset, size)
 
     async def write(self, frame: str, offset: int, size: int, value: int) -> None:
-        lost = self._count()
-        if not lost or self.answered:
-            await self.its.mmio_write(frame, offset, size, value)
-        if lost:
-            raise LinkDownError("mmio")
+        await self.its.mmio_write(frame, offset, size, value)
+
+    def post_write(self, frame: str, offset: int, size: int, value: int) -> None:
+        self.its.post(frame, offset, size, value, lambda: None)
 
 
 @pytest.fixture
@@ -72,6 +68,7 @@ async def platform() -> Platform:
 async def test_start_programs_everything(platform: Platform) -> None:
     its = platform.its
     assert its.control.enabled
+    assert its.distributor.forwards
     assert all(redistributor.port.enabled for redistributor in its.redistributors)
     assert its.control.collections == (0, 1)
     assert its.commands.command_mapc == 2
@@ -167,34 +164,67 @@ async def test_restore_programs_a_fresh_its(platform: Platform) -> None:
     assert driver.stats.restores == 1
 
 
-@pytest.mark.parametrize("answered", [True, False])
-async def test_a_batch_cut_off_by_a_lost_link_is_run_by_resume(platform: Platform, answered: bool) -> None:
+async def test_each_vcpu_must_have_a_redistributor(platform: Platform) -> None:
+    platform.cpus = 1
+    platform.fresh()
+    with pytest.raises(CallError, match="GICR_TYPER = 6: 1 redistributors for 2 vCPUs"):
+        await platform.driver.restore()
+    assert not platform.its.distributor.forwards, "nothing was written"
+
+
+async def test_an_its_with_larger_entries_gets_larger_itts(platform: Platform) -> None:
     driver = platform.driver
-    platform.answered = answered
-    for lost_at in range(1, 4):
-        device = 10 + lost_at
-        platform.left = lost_at
-        try:
-            await driver.map_device(device, 2)
-        except LinkDownError:
-            platform.left = -1
-            await driver.resume()
-        platform.left = -1
-        await driver.map_event(device, 0, 8192 + device, 0)
-        assert platform.its.try_msi(device, 0, 1)
-    await driver.resume()
-    assert platform.its.control.devices == ((11, 12, 13),)
+    await driver.map_device(5, 64)
+    await driver.map_event(5, 63, 8192, 0)
+    behind = platform.allocate(64, 64)
+    for profile in (QEMU, KVM):
+        platform.profile = profile
+        platform.fresh()
+        await driver.restore()
+        await driver.enable_lpi(5, 63)
+        assert await platform.its.msi(5, 63, 1) == ""
+        assert platform.memory.read(behind, 64) == bytes(64)
+    assert platform.taken == [(0, 8192, 1)] * 2
 
 
-async def test_an_its_that_was_reset_meanwhile_is_programmed_anew_by_resume(platform: Platform) -> None:
-    await platform.driver.map_device(5, 2)
-    await platform.driver.map_event(5, 1, 8200, 0)
-    await platform.driver.enable_lpi(5, 1)
-    platform.its.reset()
-    assert not platform.its.try_msi(5, 1, 1)
-    await platform.driver.resume()
-    assert platform.driver.stats.restores == 1
-    assert platform.its.try_msi(5, 1, 1)
+async def test_commands_on_events_and_vcpus(platform: Platform) -> None:
+    driver, its = platform.driver, platform.its
+    await driver.map_device(5, 2)
+    await driver.map_event(5, 0, 8192, 1)
+    its.hold()
+    await driver.enable_lpi(5, 0)
+    await driver.raise_event(5, 0)
+    assert its.pending(1) == [8192]
+    await driver.movall(1, 0)
+    assert (its.pending(0), its.pending(1)) == ([8192], [])
+    await driver.movall(0, 1)
+    await driver.clear_event(5, 0)
+    assert its.pending(1) == []
+    await driver.invall(1)
+    assert (its.commands.command_invall, its.commands.command_movall, its.commands.command_clear) == (3, 2, 1)
+    sent = driver.stats.commands
+    for wrong in (driver.movall(2, 0), driver.movall(0, -1), driver.invall(2), driver.clear_event(5, 1)):
+        with pytest.raises(LocalError):
+            await wrong
+    assert driver.stats.commands == sent
+
+
+async def test_vcpus_that_queue_at_once(platform: Platform) -> None:
+    """Nobody's commands are lost or run twice, and each has run when its call returns."""
+    driver, its = platform.driver, platform.its
+
+    async def vcpu(number: int) -> None:
+        await driver.map_device(number, 32)
+        for event in range(32):
+            await driver.map_event(number, event, 8192 + 32 * number + event, number % 2)
+            assert await its.msi(number, event, 1) == ""
+
+    before = driver.stats.commands
+    async with asyncio.timeout(20), asyncio.TaskGroup() as vcpus:
+        for number in range(8):
+            vcpus.create_task(vcpu(number))
+    assert driver.stats.commands - before == 8 * (1 + 2 * 32)
+    assert (its.commands.command_mapd, its.commands.command_mapti, its.control.events) == (8, 256, 256)
 
 
 async def test_without_an_enabled_its_start_fails() -> None:

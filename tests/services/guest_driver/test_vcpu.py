@@ -91,6 +91,27 @@ def test_corrupted(bench: Bench, vcpu: int, intid: int, number: int) -> None:
     assert bench.vcpus.close() == IrqStats(raised=2, lost=2, corrupted=1)
 
 
+def test_a_line_that_moves_may_come_where_it_was_until_it_has_moved(bench: Bench) -> None:
+    line, vcpus = bench.a, bench.vcpus
+    bench.raise_(line, 9)
+    with vcpus.moving(line, 1):
+        assert vcpus.take(0, 8192, 1), "on its way when it was moved"
+        assert vcpus.take(1, 8192, 2)
+        assert not vcpus.take(2, 8192, 3)
+        again = vcpus.moving(line, 2)
+        again.__enter__()
+    assert not vcpus.take(0, 8192, 3), "the first move is over"
+    assert vcpus.take(1, 8192, 3)
+    again.__exit__(None, None, None)
+    assert not vcpus.take(1, 8192, 4)
+    assert vcpus.take(2, 8192, 4)
+    with pytest.raises(RuntimeError), vcpus.moving(line, 0):
+        raise RuntimeError
+    assert vcpus.take(2, 8192, 5), "nobody knows whether it moved"
+    assert vcpus.take(0, 8192, 6)
+    assert vcpus.close().corrupted == 3
+
+
 def test_a_handler_that_fails_is_counted_and_told_once(bench: Bench) -> None:
     told: list[tuple[str, dict[str, object]]] = []
 
