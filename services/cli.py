@@ -23,7 +23,7 @@ FAILURE: Final = 1
 
 
 class _Commands(TyperGroup):
-    """The commands. The lab, scmi and guest bring much along, so they are imported only when asked for."""
+    """The commands. The lab, scmi, its and guest bring much along, so they are imported only when asked for."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] == "lab":
@@ -38,6 +38,10 @@ class _Commands(TyperGroup):
             from services.scmi_cli.command import app as scmi
 
             return "scmi", typer.main.get_group(scmi), args[1:]
+        if args and args[0] == "its":
+            from services.its_cli.command import app as its
+
+            return "its", typer.main.get_group(its), args[1:]
         return super().resolve_command(ctx, args)
 
 
@@ -55,6 +59,7 @@ app.add_typer(capture_app, name="capture")
 app.add_typer(typer.Typer(help="Races on the shipped code: list, run, replay."), name="lab")
 app.add_typer(typer.Typer(help="A real Linux guest on our platform: boot, tree, ladder."), name="guest")
 app.add_typer(typer.Typer(help="The firmware: protocols, describe, get, set, watch, trace."), name="scmi")
+app.add_typer(typer.Typer(help="An ITS: dump what it has mapped, save it, restore it."), name="its")
 
 
 def _print_version(wanted: bool) -> None:
