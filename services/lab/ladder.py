@@ -87,10 +87,17 @@ def _fold(steps: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
     return folded
 
 
+def _columns(actors: set[str]) -> dict[str, str]:
+    """Who stands in whose column: those that an algorithm spawned one after the other stand in the first one's."""
+    first = {actor: actor.rpartition(" ")[0] for actor in actors if actor.rpartition(" ")[2].isdecimal()}
+    return {actor: first[actor] if first.get(actor) in actors else actor for actor in actors}
+
+
 def ladder(outcome: Outcome, full: bool = False) -> str:
     """The ladder of a traced run, every step of it with ``full``. Ends with the failure, if there is one."""
     steps = list(rows(outcome)) if full else telling_rows(outcome)
-    lines = columns([(actor, text) for actor, _, text in steps])
+    columns_of = _columns({actor for actor, _, _ in steps})
+    lines = columns([(columns_of[actor], text) for actor, _, text in steps])
     failure = outcome.run.failure
     if failure is not None:
         lines.append(f"!! {failure}")

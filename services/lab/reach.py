@@ -16,6 +16,9 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from common.errors import WatchError
+from services.lab.final import final_fields, slots_of
+
+_known: Final[dict[type[Any], bool]] = {}
 
 
 class WorldMade:
@@ -46,15 +49,27 @@ _PASSIVE: Final = (
 
 
 def _frozen(cls: type[Any]) -> bool:
+    """Are the fields of ``cls`` set once: by what Python enforces, or since each of its slots is declared Final?"""
+    known = _known.get(cls)
+    if known is None:
+        known = _known[cls] = _is_frozen(cls)
+    return known
+
+
+def _is_frozen(cls: type[Any]) -> bool:
     params = getattr(cls, "__dataclass_params__", None)
     config = getattr(cls, "__struct_config__", None)
-    return bool((params is not None and params.frozen) or (config is not None and config.frozen))
+    if (params is not None and params.frozen) or (config is not None and config.frozen):
+        return True
+    slots = slots_of(cls)
+    return bool(slots) and not cls.__dictoffset__ and set(slots) == final_fields(cls)
 
 
 def _fields(value: Any) -> Iterable[Any]:
     if dataclasses.is_dataclass(value):
         return [getattr(value, f.name) for f in dataclasses.fields(value)]
-    return [getattr(value, name) for name in type(value).__struct_fields__]
+    names = getattr(type(value), "__struct_fields__", None) or slots_of(type(value))
+    return [getattr(value, name) for name in names if hasattr(value, name)]
 
 
 def storable(value: Any) -> bool:
@@ -70,6 +85,8 @@ def _storable(value: Any, seen: set[int]) -> bool:
     held: Iterable[Any]
     if isinstance(value, tuple | frozenset):
         held = value
+    elif isinstance(value, types.MappingProxyType):
+        held = (*value.keys(), *value.values())
     elif isinstance(value, types.MethodType):
         held = (value.__self__, value.__func__)
     elif isinstance(value, types.FunctionType):
@@ -111,12 +128,16 @@ class Reach:
         self.cells: dict[int, str] = {}
         self.rebound: set[int] = set()
         seen = {id(root)}
+        #: found to be immutable all the way down
+        good: set[int] = set()
         todo = [root]
         while todo:
             thing = todo.pop()
             if isinstance(thing, types.FunctionType):
                 self._variables(thing)
                 around: Iterable[Any] = _captured(thing)
+            elif isinstance(thing, types.MappingProxyType):
+                around = (*thing.keys(), *thing.values())
             else:
                 around = gc.get_referents(thing)
             for held in around:
@@ -124,8 +145,12 @@ class Reach:
                     continue
                 seen.add(id(held))
                 todo.append(held)
-                if not isinstance(held, types.CellType) and not storable(held):
-                    self.objects[id(held)] = held
+                if not isinstance(held, types.CellType) and id(held) not in good:
+                    below: set[int] = set()
+                    if _storable(held, below):
+                        good |= below
+                    else:
+                        self.objects[id(held)] = held
 
     def _variables(self, function: types.FunctionType) -> None:
         code = function.__code__

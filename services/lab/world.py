@@ -72,10 +72,19 @@ class LabWorld(WorldMade):
         return Deadline(self.run, seconds)
 
     def spawn(self, name: str, coro: Coroutine[Any, Any, Any], /) -> None:
-        self.run.spawn(name, coro)
+        """In mid-run an algorithm may start several actors of one name: the second one is called ``name 2``."""
+        run = self.run
+        if run.started:
+            run.setup_names[name] = count = run.setup_names.get(name, 0) + 1
+            if count > 1:
+                name = f"{name} {count}"
+        run.spawn(name, coro)
 
     async def relax(self) -> None:
         self.run.relax()
+
+    async def turn(self) -> None:
+        """Every access is a point at which others may have their turn."""
 
     # --- what scenarios use besides --------------------------------------------------------------------------------
 

@@ -86,3 +86,25 @@ def test_rows_that_tell_nothing_are_left_out() -> None:
     for text in ("lock spinlock", "unlock spinlock", "wait event set", "set event", "blocked: event.wait()"):
         assert text in short, text
     assert len(full.splitlines()) > len(short.splitlines())
+
+
+def test_actors_of_one_name_share_a_column() -> None:
+    def setup(world: LabWorld) -> Checks:
+        cell = world.new(Cell)
+
+        async def store(value: int) -> None:
+            cell.users = value
+
+        async def starter() -> None:
+            world.spawn("worker", store(5))
+            await world.relax()
+            world.spawn("worker", store(6))
+
+        world.spawn("starter", starter())
+        world.spawn("other 7", store(7))
+        return Checks()
+
+    head = ladder(replay(setup, (), 100), full=True).splitlines()[0].split()
+    assert "worker" in head
+    assert head.count("worker") == 1
+    assert head.count("7") == 1, "there is no actor that is called 'other'"

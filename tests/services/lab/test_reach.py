@@ -6,7 +6,8 @@ import enum
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -26,6 +27,27 @@ class Loose:
 
 class Packet(msgspec.Struct, frozen=True):
     payload: object = b""
+
+
+class Declared:
+    """Each field is declared to be set once."""
+
+    __slots__ = ("inner",)
+
+    inner: Final[object]
+
+    def __init__(self, inner: object) -> None:
+        self.inner = inner
+
+
+class HalfDeclared(Declared):
+    """One is not."""
+
+    __slots__ = ("other",)
+
+
+class Inherits(Declared):
+    __slots__ = ()
 
 
 class Colour(enum.IntEnum):
@@ -59,8 +81,10 @@ def with_default(box: object = deque()) -> object:
 
 GOOD = [1, "x", None, b"", 1.5, (1, ("a", frozenset({2}))), Frozen(), Packet(), Colour.RED, Made(), Made().method, int]
 GOOD += [len, closing_over(3), closing_over(Made()), recursive(), Frozen(Made()), Packet((1, 2)), storable]
+GOOD += [Declared(Made()), Inherits(1), MappingProxyType({1: "x"}), Declared(MappingProxyType({"a": Made()}))]
 BAD = [[], {}, set(), bytearray(), deque(), ([],), Loose(), Frozen([]), Packet([]), Kept().method, closing_over([])]
 BAD += [with_default, memoryview(b""), object()]
+BAD += [Declared([]), HalfDeclared(1), MappingProxyType({1: []}), Declared(MappingProxyType({1: Kept()}))]
 
 
 @pytest.mark.parametrize("value", GOOD, ids=repr)
@@ -104,6 +128,14 @@ class TestAudit:
         said = two(lambda: use((1, Frozen((box,)))), lambda: use(closing_over(box)))
         assert said is not None
         assert "a list of 0" in said
+
+    def test_a_read_only_mapping_of_what_may_be_shared(self) -> None:
+        async def use(thing: object) -> object:
+            return thing
+
+        fine, box = Declared(MappingProxyType({1: Made()})), MappingProxyType({1: [2]})
+        assert two(lambda: use(fine), lambda: use(fine)) is None
+        assert "a list of 1" in str(two(lambda: use(box), lambda: use(Declared(box))))
 
     def test_world_made_objects_hide_what_they_hold(self) -> None:
         made = Made()

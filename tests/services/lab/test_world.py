@@ -67,3 +67,20 @@ def test_leap_in_setup_is_just_a_call() -> None:
     done: list[int] = []
     world.leap("x", lambda: done.append(1))
     assert done == [1]
+
+
+def test_actors_that_an_algorithm_starts_have_names_of_their_own() -> None:
+    world = lab()
+    names: list[str] = []
+
+    async def worker() -> None:
+        assert world.run.current is not None
+        names.append(world.run.current.name)
+
+    async def starter() -> None:
+        for _ in range(3):
+            world.spawn("worker", worker())
+
+    world.spawn("starter", starter())
+    world.run.execute()
+    assert names == ["worker", "worker 2", "worker 3"]
