@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ringmesh-ready
 
-.PHONY: run up test lint bench test-docker test-linux linux-guest qemu lock clean help
+.PHONY: run up test lint bench test-docker test-linux test-qemu-its linux-guest qemu lock clean help
 .DEFAULT_GOAL := help
 
 help:             ## what there is
@@ -52,6 +52,10 @@ linux-guest: $(STAMP)  ## kernel and first file system of the Linux guest (RINGM
 
 test-linux: $(STAMP) qemu linux-guest  ## boot a real Linux on the SCMI platform and judge it by what its drivers say
 	@$(BIN)/python -m pytest -m linux tests/linux $(ARGS)
+
+test-qemu-its: $(STAMP)  ## the ITS beside a live QEMU: cases, registers, streams (RINGMESH_QEMU_COMMANDS, 20000 a test)
+	@$(BIN)/python -c 'import sys; from tests.qemu.qtest import missing; sys.exit(missing() or 0)'
+	@RINGMESH_QEMU_COMMANDS=$${RINGMESH_QEMU_COMMANDS:-20000} $(BIN)/python -m pytest -m qemu_its tests/qemu $(ARGS)
 
 lock: $(STAMP)    ## pin the dependencies of pyproject.toml again (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url -o requirements.lock
