@@ -30,7 +30,8 @@ def pin_client() -> None:
     os.sched_setaffinity(0, {PROCESSORS[0]})
 
 
-def _spawn(command: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
+def spawn(command: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
+    """A server's process, on the last processor."""
     process = subprocess.Popen(
         command, cwd=ROOT, env=os.environ | env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
@@ -55,7 +56,7 @@ def _stopped(processes: list[subprocess.Popen[bytes]]) -> Iterator[None]:
 async def server(module: str) -> AsyncIterator[int]:
     """The port that a process serves which runs ``module`` of this package; it prints a line once it does."""
     (port,) = free_ports(1)
-    process = _spawn([sys.executable, "-m", f"tests.bench.{module}", str(port)], {})
+    process = spawn([sys.executable, "-m", f"tests.bench.{module}", str(port)], {})
     with _stopped([process]):
         assert process.stdout is not None
         await asyncio.to_thread(process.stdout.readline)
@@ -84,7 +85,7 @@ async def mesh(platform: Sequence[str] = (), /, **settings: Any) -> AsyncIterato
         command = [sys.executable, "-m", "services.cli", "serve", role]
         if role == "scmi" and platform:
             command = [sys.executable, "-m", f"tests.bench.{platform[0]}", *platform[1:]]
-        processes.append(_spawn(command, env | {"RINGMESH_LISTEN__PORT": str(port)}))
+        processes.append(spawn(command, env | {"RINGMESH_LISTEN__PORT": str(port)}))
     with _stopped(processes):
         config = load(GuestConfig, None, {})
         config.scmi, config.nic, config.its = (PeerConfig(port=port) for port in (scmi, nic, its))

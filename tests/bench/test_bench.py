@@ -1,5 +1,5 @@
-"""The benchmarks beside grpc.aio, of the guards, of notifications and of the NIC: a short round of each, in its own
-process."""
+"""The benchmarks beside grpc.aio, of the guards, of notifications, of the NIC and of the ITS: a short round of each, in
+its own process."""
 
 from __future__ import annotations
 
@@ -101,3 +101,15 @@ def test_nic() -> None:
             assert values["silence_max_us"] >= values["silence_us"] > 0
             assert values["set_map_us"] > 0
             assert values["usual_us"] > 0
+
+
+def test_a_short_round_of_the_its() -> None:
+    figures = run("bench_its", "0.3", "1")
+    kvm, qemu = figures["kvm"], figures["qemu"]
+    assert kvm.keys() == qemu.keys() >= {"INT", "MAPTI", "INV", "INVALL", "MOVALL", "msi"}
+    assert all(rate > 0 for rate in kvm.values())
+    assert figures["memory"]["mapped_bytes"] < figures["memory"]["used_bytes"]
+    assert figures["mesh_msi_per_s"]["rate"] > 0
+    for kind in ("mesh_INT", "mesh_MAPTI", "mesh_MOVI"):
+        assert figures[kind]["commands_per_s"] > 0
+        assert figures[kind]["p99_ratio"] > 0
