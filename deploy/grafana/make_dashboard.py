@@ -122,7 +122,7 @@ PANELS: Final = (
             Query(rate("ringmesh_its_msis_total", "guest"), "{{guest}} MSIs"),
             Query(rate("ringmesh_its_delivered_total", "guest"), "{{guest}} LPIs"),
             Query(rate("ringmesh_its_coalesced_total", "guest"), "{{guest}} coalesced"),
-            Query(rate("ringmesh_its_redelivered_total", "guest"), "{{guest}} LPIs sent again"),
+            Query(rate("ringmesh_its_link_restores_total", "guest"), "{{guest}} ITS restored"),
         ],
     ),
     Panel(
