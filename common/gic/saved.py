@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Final, Literal
 
@@ -59,6 +59,7 @@ from common.gic.registers import (
 )
 from common.gic.table_layout import LAYOUTS, Layout
 from common.gic.table_shape import EVENT_BITS, Piece, Read, level1, pieces, shape, used
+from common.gic.vmm_ops import GET_DIST_REG, GET_ITS_REG, GET_REDIST_REG
 
 VERSION: Final = 1
 #: Most bytes of a file, uncompressed.
@@ -104,6 +105,21 @@ class SavedIts(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     redists: list[dict[str, int]]
     its: dict[str, int]
     memory: list[tuple[int, bytes]]
+
+
+Get = Callable[..., Awaitable[int]]
+"""``(op, *arguments)`` → value: an operation of :mod:`common.gic.vmm_ops`."""
+
+Registers = dict[str, int]
+
+
+async def read_registers(get: Get, cpus: int) -> tuple[Registers, list[Registers], Registers]:
+    """``dist``, ``redists`` and ``its`` of a :class:`SavedIts`, from an ITS whose vCPUs are stopped."""
+    dist = {name: await get(GET_DIST_REG, at) for name, at in DIST_REGISTERS.items()}
+    redists = [
+        {name: await get(GET_REDIST_REG, vcpu, at) for name, at in REDIST_REGISTERS.items()} for vcpu in range(cpus)
+    ]
+    return dist, redists, {name: await get(GET_ITS_REG, at) for name, at in ITS_REGISTERS.items()}
 
 
 _decoder: Final = msgspec.msgpack.Decoder(SavedIts)

@@ -94,6 +94,13 @@ class Commands:
         if self._profile.holds_tables:
             await self._ahead.read(words)
 
+    async def _walk(self, batches: Iterable[list[Event]], change: Callable[[list[Event]], None]) -> None:
+        """Change events in batches, so that others may have their turn between two. Raises like :meth:`_breathe`."""
+        for batch in batches:
+            with self._lock:
+                change(batch)
+            await self._breathe()
+
     async def _breathe(self) -> None:
         """In a walk over a table: let others have their turn if it has gone on for long.
 
@@ -102,11 +109,12 @@ class Commands:
         control = self._control
         if control.work > WORK:
             control.work = 0
-            generation, control.in_slice, control.in_walk = control.generation, False, True
+            generation, within = control.generation, control.in_slice
+            control.in_slice, control.in_walk = False, within
             await self._world.turn()
             if control.generation != generation:
                 raise SupersededError("the ITS was reset")
-            control.in_slice, control.in_walk = True, False
+            control.in_slice, control.in_walk = within, False
 
     def _commit(self) -> None:
         """Before a walk, in which others have their turn: what commands before it did takes effect."""
@@ -122,34 +130,15 @@ class Commands:
         control, tables = self._control, self._tables
         what, control.purge = control.purge, 0
         if what & PURGE_DEVICES:
-            for batch in tables.batches():
-                with self._lock:
-                    tables.forget(batch)
-                await self._pause()
+            await self._walk(tables.batches(), tables.forget)
             with self._lock:
                 tables.free_devices()
         if what & PURGE_COLLECTIONS:
-            for batch in tables.batches():
-                with self._lock:
-                    tables.lose(batch)
-                await self._pause()
+            await self._walk(tables.batches(), tables.lose)
             with self._lock:
                 tables.free_collections()
-            for batch in tables.lost():
-                with self._lock:
-                    tables.strand(batch)
-                await self._pause()
+            await self._walk(tables.lost(), tables.strand)
         self._dma.commit()
-
-    async def _pause(self) -> None:
-        """Between commands: let others have their turn if it has gone on for long."""
-        control = self._control
-        if control.work > WORK:
-            control.work = 0
-            generation = control.generation
-            await self._world.turn()
-            if control.generation != generation:
-                raise SupersededError("the ITS was reset")
 
     # --- devices and collections -----------------------------------------------------------------------------------
 
@@ -161,10 +150,7 @@ class Commands:
         if place is None:
             return "mapd_device_oor"
         self._commit()
-        for batch in self._tables.batches_in(device):
-            with self._lock:
-                self._tables.forget(batch)
-            await self._breathe()
+        await self._walk(self._tables.batches_in(device), self._tables.forget)
         with self._lock:
             return self._tables.set_device(device, place, DW2_ITT.get(dw2), bits, valid)
 
@@ -172,26 +158,21 @@ class Commands:
         icid, rdbase, valid = DW2_ICID.get(dw2), self._profile.mapc_rdbase.get(dw2), bool(DW2_VALID.get(dw2))
         if valid and rdbase >= len(self._redistributors):
             return "mapc_procnum_oor"
-        place = await self._tables.collection_place(icid)
+        tables = self._tables
+        place = await tables.collection_place(icid)
         if isinstance(place, str):
             return place if valid or not self._profile.unmap_forgets else None
         self._commit()
-        if not valid:
-            for batch in self._tables.batches_of(icid):
-                with self._lock:
-                    self._tables.strand(batch)
-                await self._breathe()
-        else:
-            for batch in self._tables.batches_of(icid):
+        if valid:
+            for batch in tables.batches_of(icid):
                 await self._configured(batch, rdbase)
                 await self._breathe()
+        else:
+            await self._walk(tables.batches_of(icid), tables.strand)
         with self._lock:
-            self._tables.set_collection(icid, rdbase, place, valid)
+            tables.set_collection(icid, rdbase, place, valid)
         if valid:
-            for batch in self._tables.batches_of(icid):
-                with self._lock:
-                    self._tables.retarget(batch, rdbase)
-                await self._breathe()
+            await self._walk(tables.batches_of(icid), lambda batch: tables.retarget(batch, rdbase))
         return None
 
     # --- events ----------------------------------------------------------------------------------------------------

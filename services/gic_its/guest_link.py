@@ -126,9 +126,9 @@ class GuestLink:
 
     def renew(self, epoch: int) -> None:
         """The guest started anew and knows of nothing that was set up here."""
+        if self._link is not None:
+            self.link_down(self._link, "the guest started anew")
         self.epoch = epoch
-        self._dma.detach()
-        self.its.reset()
         self._arrived.clear()
         self._logged.clear()
 

@@ -159,13 +159,11 @@ class HeldTables:
         if known is None and valid and len(self.devices) >= self.limits.devices:
             return "mapd_limit"
         if known is not None:
-            self._forget_events(known)
             self.devices.pop(device)
             self._control.devices = removed(self._control.devices, device)
             self._written.erase_device(known)
         if valid:
-            self.add_device(device, place, itt, bits)
-            made = self.devices[device]
+            made = self.add_device(device, place, itt, bits)
             self._written.write_device(made)
             self._written.clear_itt(made)
         return None
@@ -181,10 +179,6 @@ class HeldTables:
         for known in list(self.devices):
             self.devices.pop(known)
         self._control.devices = ()
-
-    def _forget_events(self, device: Device) -> None:
-        for batch in self._batches(device):
-            self.forget(batch)
 
     def forget(self, batch: list[Event]) -> None:
         device = self.devices[batch[0].device]
@@ -260,10 +254,9 @@ class HeldTables:
         if icid not in self._collections:
             self.add_collection(icid)
             self._written.write_collections(len(self._control.collections) - 1)
-        previous, after = neighbours(device.events, event)
+        previous, after = self._neighbours(device, event)
         made = self.add_event(device, event, intid, icid, vcpu)
-        before = None if previous is None else self.events[device.device << 32 | previous]
-        self._written.write_event(device, made, after, before)
+        self._written.write_event(device, made, after, previous)
         return made
 
     def add_event(self, device: Device, event: int, intid: int, icid: int, vcpu: int) -> Event:

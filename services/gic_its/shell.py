@@ -135,7 +135,6 @@ class ItsService(Service[ItsConfig]):
         if gone is None:
             return False
         del self.guests[gone.guest]
-        gone.renew(gone.epoch)  # a batch of commands that is still under way ends
         for prefix, _, stats in _counted(gone):
             for field in int_fields(stats):
                 self.metrics.remove(f"ringmesh_{prefix}_{field}_total", guest=gone.guest)

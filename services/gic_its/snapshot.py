@@ -5,8 +5,10 @@ A guest's VMM does the same over its link; both go through :class:`services.gic_
 
 from __future__ import annotations
 
+from typing import Literal
+
 from common.gic import vmm_ops as ops
-from common.gic.saved import DIST_REGISTERS, ITS_REGISTERS, REDIST_REGISTERS, SavedIts
+from common.gic.saved import DIST_REGISTERS, ITS_REGISTERS, REDIST_REGISTERS, SavedIts, read_registers
 from services.gic_its.core import Its
 from services.gic_its.saving import configured
 from services.gic_its.uaccess import Uaccess
@@ -25,17 +27,10 @@ async def save(its: Its) -> SavedIts:
     await user.call(ops.SAVE_PENDING_TABLES, ())
     if configured(its):
         await user.call(ops.SAVE_TABLES, ())
-    return SavedIts(
-        profile="kvm" if its.profile.holds_tables else "qemu",
-        cpus=len(its.redistributors),
-        dist={name: await user.call(ops.GET_DIST_REG, (at,)) for name, at in DIST_REGISTERS.items()},
-        redists=[
-            {name: await user.call(ops.GET_REDIST_REG, (vcpu, at)) for name, at in REDIST_REGISTERS.items()}
-            for vcpu in range(len(its.redistributors))
-        ],
-        its={name: await user.call(ops.GET_ITS_REG, (at,)) for name, at in ITS_REGISTERS.items()},
-        memory=[],
-    )
+    cpus = len(its.redistributors)
+    dist, redists, registers = await read_registers(lambda op, *arguments: user.call(op, arguments), cpus)
+    profile: Literal["kvm", "qemu"] = "kvm" if its.profile.holds_tables else "qemu"
+    return SavedIts(profile=profile, cpus=cpus, dist=dist, redists=redists, its=registers, memory=[])
 
 
 async def restore(its: Its, saved: SavedIts, *, at_rest: bool = False) -> None:

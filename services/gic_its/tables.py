@@ -49,7 +49,7 @@ class Tables(Protocol):
         ...
 
     def set_device(self, device: int, place: int, itt: int, bits: int, valid: bool) -> Kind | None:
-        """MAPD; events that the ITS holds are gone. Returns why it is refused."""
+        """MAPD; the device's events were forgotten. Returns why it is refused."""
         ...
 
     def set_collection(self, icid: int, vcpu: int, place: int, valid: bool) -> None:

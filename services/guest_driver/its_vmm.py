@@ -8,25 +8,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Final, Literal, Protocol
 
 from common.errors import CallError, LinkDownError, RemoteError
 from common.gic.registers import BASER_VALID, CBASER_VALID, GITS_CTLR, GITS_TYPER, TYPER_ITT_ENTRY_SIZE
 from common.gic.saved import (
-    DIST_REGISTERS,
-    ITS_REGISTERS,
-    REDIST_REGISTERS,
     SavedIts,
     check,
+    read_registers,
     table_ranges,
 )
 from common.gic.table_layout import LAYOUTS
 from common.gic.vmm_ops import (
     CTRL_RESET,
     EINVAL,
-    GET_DIST_REG,
     GET_ITS_REG,
-    GET_REDIST_REG,
     RUN_VCPUS,
     SAVE_PENDING_TABLES,
     SAVE_TABLES,
@@ -99,12 +96,7 @@ class ItsVmm:
             call = self.calls.call
             await call(STOP_VCPUS)
             try:
-                dist = {name: await call(GET_DIST_REG, at, kind=int) for name, at in DIST_REGISTERS.items()}
-                redists = [
-                    {name: await call(GET_REDIST_REG, vcpu, at, kind=int) for name, at in REDIST_REGISTERS.items()}
-                    for vcpu in range(self._cpus)
-                ]
-                its = {name: await call(GET_ITS_REG, at, kind=int) for name, at in ITS_REGISTERS.items()}
+                dist, redists, its = await read_registers(partial(call, kind=int), self._cpus)
                 saved = SavedIts(profile=_profile(its), cpus=self._cpus, dist=dist, redists=redists, its=its, memory=[])
                 check(saved)
                 await call(SAVE_PENDING_TABLES)
